@@ -90,6 +90,11 @@ impl BrokerNames {
         &self.exchange
     }
 
+    /// The base name of the queues.
+    pub fn queue_name(&self) -> &str {
+        &self.queue_name
+    }
+
     /// The queue of a node.
     pub fn node_queue(&self, id: NodeId) -> String {
         format!("{}_node_{id}", self.queue_name)

@@ -74,6 +74,11 @@ impl TakeOver {
         &self.publication
     }
 
+    /// Whether the head fits a report that an earlier reign was ended by.
+    pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
+        judge(self.publication.epoch(), self.publication.position().last, report)
+    }
+
     /// The broker confirmed the publication: every queue that is bound has the head.
     pub fn confirmed(self) -> Reign {
         Reign {

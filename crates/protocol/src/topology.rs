@@ -14,6 +14,9 @@ pub const DEFAULT_BACKLOG_BYTES: u64 = 1 << 30;
 /// after its successor's first ones, and would stand behind them alone.
 pub const HEAD_QUEUE_LENGTH: u32 = 16;
 
+/// How many reports and questions the active heart's inbox keeps.
+const INBOX_LENGTH: i64 = 10_000;
+
 /// What is kept of rejected messages, in bytes.
 pub const DEAD_LETTER_BYTES: u64 = 64 << 20;
 
@@ -120,6 +123,17 @@ impl Topology {
                 ("x-dead-letter-exchange", Argument::Text(self.names.dead_exchange())),
             ],
         )
+    }
+
+    /// The arguments of the active heart's queue, which is not durable and exclusive to its connection: lock and
+    /// inbox in one. What is in it may get lost, so only the newest is kept.
+    pub fn heart_queue_arguments(&self) -> Vec<(&'static str, Argument)> {
+        // Whatever type the cluster's queues have: only a classic queue can be exclusive.
+        vec![
+            ("x-max-length", Argument::Integer(INBOX_LENGTH)),
+            drop_head(),
+            ("x-queue-type", Argument::Text("classic".to_owned())),
+        ]
     }
 
     fn queue(

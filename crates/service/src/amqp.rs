@@ -1,0 +1,238 @@
+//! Sessions with the broker: they work until the first error, and are then thrown away whole.
+//!
+//! - Every call has a deadline ([`CALL_DEADLINE`]); an error says which of the known reasons it was ([`AmqpError`]).
+//! - A session is never repaired behind its user's back. The library's own recovery gives up after a while, repairs
+//!   no channel errors, and would let a delivery of the old session be acknowledged on the new one.
+//! - A published message counts only when the broker has acknowledged it without returning it ([`Confirm`]).
+//! - Declarations and deletions each use a channel of their own: the broker closes the channel that a refusal
+//!   happens on, and nobody else shall notice.
+
+mod channel;
+mod connect;
+mod error;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use broadcast_protocol::topology::{Argument, ExchangeDeclaration, QueueDeclaration};
+use bytes::Bytes;
+use lapin::ExchangeKind;
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+pub use channel::{Channel, Confirm, Consumer, Delivery, Outgoing, Publisher, Receipt};
+pub use error::AmqpError;
+
+use crate::amqp_url::AmqpUrl;
+
+/// How long the broker has to answer a call.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often each side shows that it lives; it is taken for dead after two of them.
+const HEARTBEAT_SECONDS: u16 = 5;
+
+/// A connection to the broker. Dropping it closes it in the background.
+#[derive(Debug)]
+pub struct Connection {
+    inner: lapin::Connection,
+    socket: connect::Socket,
+}
+
+/// What the broker says of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Messages that wait for delivery.
+    pub messages: u32,
+    /// Its consumers.
+    pub consumers: u32,
+}
+
+impl Connection {
+    /// Connects within [`CALL_DEADLINE`]; `name` is what the broker's tools show.
+    pub async fn connect(url: &AmqpUrl, name: &str) -> Result<Self, AmqpError> {
+        let (inner, socket) = connect::connect(url, name).await?;
+        Ok(Self { inner, socket })
+    }
+
+    /// Opens a channel that consumes, gets, or sends without confirms.
+    pub async fn open_channel(&self) -> Result<Channel, AmqpError> {
+        within("channel.open", CALL_DEADLINE, self.inner.create_channel()).await.map(Channel::new)
+    }
+
+    /// Opens a channel whose every message is confirmed.
+    pub async fn open_publisher(&self) -> Result<Publisher, AmqpError> {
+        Publisher::open(self.open_channel().await?).await
+    }
+
+    /// Whether the broker takes no messages for now (a memory or disk alarm).
+    pub fn is_blocked(&self) -> bool {
+        self.inner.status().blocked()
+    }
+
+    /// Whether the connection works, as far as this side knows.
+    pub fn is_open(&self) -> bool {
+        self.inner.status().connected()
+    }
+
+    /// This side's address in the network that the broker is in.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.socket.local_ip()
+    }
+
+    /// Closes the connection; its exclusive queues are free as soon as the broker notices. Close or keep the channels
+    /// before: one that is being closed gets in the way.
+    pub async fn close(self) -> Result<(), AmqpError> {
+        let result = within("connection.close", CALL_DEADLINE, self.inner.close(200, short("bye")?)).await;
+        if result.is_err() {
+            self.abort();
+        }
+        result
+    }
+
+    /// Cuts the connection at once: what is buffered on this side is never sent.
+    pub fn abort(self) {
+        self.socket.cut();
+    }
+
+    /// Declares an exchange, which may exist.
+    pub async fn declare_exchange(&self, exchange: &ExchangeDeclaration) -> Result<(), AmqpError> {
+        let channel = self.open_channel().await?;
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let name = short(&exchange.name)?;
+        let declare =
+            channel.inner.exchange_declare(name, ExchangeKind::Fanout, options, FieldTable::default());
+        within("exchange.declare", CALL_DEADLINE, declare).await?;
+        channel.close().await
+    }
+
+    /// Declares a queue, which may exist, and binds it.
+    pub async fn declare_queue(&self, queue: &QueueDeclaration) -> Result<(), AmqpError> {
+        let channel = self.open_channel().await?;
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let arguments = build_field_table(&queue.arguments)?;
+        let declare = channel.inner.queue_declare(short(&queue.name)?, options, arguments);
+        within("queue.declare", CALL_DEADLINE, declare).await?;
+        let (name, exchange) = (short(&queue.name)?, short(&queue.bound_to)?);
+        let bind = channel.inner.queue_bind(
+            name,
+            exchange,
+            ShortString::default(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        within("queue.bind", CALL_DEADLINE, bind).await?;
+        channel.close().await
+    }
+
+    /// Declares a queue that is this connection's alone and ends with it; [`AmqpError::Locked`] when it is another's.
+    pub async fn lock_queue(
+        &self,
+        name: &str,
+        arguments: &[(&'static str, Argument)],
+    ) -> Result<(), AmqpError> {
+        let channel = self.open_channel().await?;
+        let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let declare = channel.inner.queue_declare(short(name)?, options, build_field_table(arguments)?);
+        within("queue.declare", CALL_DEADLINE, declare).await?;
+        channel.close().await
+    }
+
+    /// A queue's depth, or `None` when there is no such queue.
+    pub async fn inspect_queue(&self, name: &str) -> Result<Option<QueueDepth>, AmqpError> {
+        let channel = self.open_channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declare = channel.inner.queue_declare(short(name)?, options, FieldTable::default());
+        match within("queue.declare", CALL_DEADLINE, declare).await {
+            Ok(queue) => {
+                channel.close().await?;
+                Ok(Some(QueueDepth { messages: queue.message_count(), consumers: queue.consumer_count() }))
+            }
+            Err(AmqpError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Unbinds a queue; one that is not bound, or not there, is fine.
+    pub async fn unbind_queue(&self, name: &str, exchange: &str) -> Result<(), AmqpError> {
+        let channel = self.open_channel().await?;
+        let (name, exchange) = (short(name)?, short(exchange)?);
+        let unbind =
+            channel.inner.queue_unbind(name, exchange, ShortString::default(), FieldTable::default());
+        match within("queue.unbind", CALL_DEADLINE, unbind).await {
+            Ok(()) => channel.close().await,
+            Err(AmqpError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a queue with its messages; one that is not there is fine. Unbind it first: a broker may close a
+    /// publisher's connection when a bound quorum queue goes away.
+    pub async fn delete_queue(&self, name: &str) -> Result<(), AmqpError> {
+        let channel = self.open_channel().await?;
+        let delete = channel.inner.queue_delete(short(name)?, QueueDeleteOptions::default());
+        match within("queue.delete", CALL_DEADLINE, delete).await {
+            Ok(_) => channel.close().await,
+            Err(AmqpError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes an exchange; one that is not there is fine.
+    pub async fn delete_exchange(&self, name: &str) -> Result<(), AmqpError> {
+        let channel = self.open_channel().await?;
+        let delete = channel.inner.exchange_delete(short(name)?, ExchangeDeleteOptions::default());
+        match within("exchange.delete", CALL_DEADLINE, delete).await {
+            Ok(()) => channel.close().await,
+            Err(AmqpError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a question of the given `kind` to a queue and waits for the one answer (direct reply-to). No such queue
+    /// looks like no answer.
+    pub async fn ask(&self, queue: &str, kind: &str, deadline: Duration) -> Result<Bytes, AmqpError> {
+        const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+        let channel = self.open_channel().await?;
+        let mut answers = channel.consume_automatically(REPLY_TO).await?;
+        let question = Outgoing { routing_key: queue, kind, reply_to: Some(REPLY_TO), ..Outgoing::default() };
+        channel.send(&question).await?;
+        let answer = tokio::time::timeout(deadline, answers.next())
+            .await
+            .map_err(|_| AmqpError::Timeout { operation: "request", deadline })??;
+        channel.close().await?;
+        Ok(answer.body)
+    }
+}
+
+/// Turns a declaration's arguments into the library's.
+fn build_field_table(arguments: &[(&'static str, Argument)]) -> Result<FieldTable, AmqpError> {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Argument::Flag(flag) => AMQPValue::Boolean(*flag),
+            Argument::Integer(number) => AMQPValue::LongLongInt(*number),
+            Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        };
+        table.insert(short(name)?, value);
+    }
+    Ok(table)
+}
+
+/// The library's type of names; its own conversion panics on a long one.
+fn short(name: &str) -> Result<ShortString, AmqpError> {
+    ShortString::try_new(name).map_err(|error| AmqpError::NameTooLong(error.to_string()))
+}
+
+/// Waits for a call of an established connection.
+async fn within<T>(
+    operation: &'static str,
+    deadline: Duration,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, AmqpError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(result) => result.map_err(|error| AmqpError::of_session(&error)),
+        Err(_) => Err(AmqpError::Timeout { operation, deadline }),
+    }
+}
