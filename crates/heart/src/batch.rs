@@ -1,0 +1,117 @@
+//! Group commit: whatever requests came while the last message was being confirmed become the next message.
+//!
+//! Only number and size bound a message; no timer is in the way. A request is never split, and one that is larger
+//! than the bound goes alone.
+
+use broadcast_protocol::write::{MAX_WRITES, WriteBatch};
+use tokio::sync::oneshot;
+
+use crate::role::{NotPublished, Placed, Submission};
+
+/// The size that a message of several requests keeps within, in bytes.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// The requests of the next message.
+#[derive(Debug)]
+pub struct Batch {
+    writes: WriteBatch,
+    waiting: Waiting,
+}
+
+/// Those who wait for the message's confirm, in the order of their writes. Dropped, they learn that the outcome is
+/// unknown.
+#[derive(Debug)]
+pub struct Waiting(Vec<(usize, oneshot::Sender<Result<Placed, NotPublished>>)>);
+
+impl Batch {
+    /// A batch of one request.
+    pub fn new(first: Submission) -> Self {
+        let waiting = Waiting(vec![(first.writes.len(), first.answer)]);
+        Self { writes: first.writes, waiting }
+    }
+
+    /// Adds a request, or gives it back when it does not fit.
+    pub fn try_add(&mut self, next: Submission) -> Result<(), Submission> {
+        let fits = self.writes.len() + next.writes.len() <= MAX_WRITES
+            && self.writes.bytes() + next.writes.bytes() <= MAX_BATCH_BYTES;
+        if !fits {
+            return Err(next);
+        }
+        self.writes.append(&next.writes);
+        self.waiting.0.push((next.writes.len(), next.answer));
+        Ok(())
+    }
+
+    /// What to publish, and whom to tell.
+    pub fn into_parts(self) -> (WriteBatch, Waiting) {
+        (self.writes, self.waiting)
+    }
+}
+
+impl Waiting {
+    /// Tells all that the message which begins at `first` is confirmed.
+    pub fn answer(self, epoch: u64, first: u64) {
+        let mut first = first;
+        for (count, answer) in self.0 {
+            let last = first + count as u64 - 1;
+            // Nobody to tell: the client has gone, its writes are durable all the same.
+            let _ = answer.send(Ok(Placed { first, last, epoch }));
+            first = last + 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadcast_protocol::write::Write;
+
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<Placed, NotPublished>>;
+
+    fn submission(writes: usize, bytes: usize) -> (Submission, Answer) {
+        let value = "x".repeat(bytes);
+        let json = format!(r#"{{"op":"put","collection":"c","key":"k","value":"{value}"}}"#);
+        let write = Write::parse(&json, "write").unwrap();
+        let mut batch = WriteBatch::default();
+        (0..writes).for_each(|_| batch.push(&write));
+        let (answer, receiver) = oneshot::channel();
+        (Submission { writes: batch, answer }, receiver)
+    }
+
+    #[test]
+    fn every_request_gets_its_own_range_of_the_message() {
+        let (one, mut first) = submission(2, 1);
+        let (two, mut second) = submission(3, 1);
+        let mut batch = Batch::new(one);
+        batch.try_add(two).unwrap();
+        let (writes, waiting) = batch.into_parts();
+        assert_eq!(writes.len(), 5);
+        waiting.answer(7, 41);
+        assert_eq!(first.try_recv().unwrap(), Ok(Placed { first: 41, last: 42, epoch: 7 }));
+        assert_eq!(second.try_recv().unwrap(), Ok(Placed { first: 43, last: 45, epoch: 7 }));
+    }
+
+    #[test]
+    fn a_message_is_bounded_by_number_and_size_and_a_large_request_goes_alone() {
+        for (first, next, fits) in [
+            ((1, 1), (MAX_WRITES - 1, 1), true),
+            ((1, 1), (MAX_WRITES, 1), false),
+            ((1, 200_000), (3, 200_000), true),
+            ((1, 200_000), (5, 200_000), false),
+            ((6, 200_000), (1, 1), false),
+        ] {
+            let mut batch = Batch::new(submission(first.0, first.1).0);
+            let refused = batch.try_add(submission(next.0, next.1).0).err();
+            assert_eq!(refused.is_none(), fits, "{first:?} and {next:?}");
+            assert_eq!(refused.map_or(next.0, |refused| refused.writes.len()), next.0);
+        }
+    }
+
+    #[test]
+    fn those_who_wait_for_a_doubtful_message_learn_that_the_outcome_is_unknown() {
+        let (one, mut answer) = submission(1, 1);
+        drop(Batch::new(one).into_parts());
+        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+}

@@ -1,0 +1,189 @@
+//! What the nodes say of themselves: who is attached, how far each one is, which level a write has reached.
+//!
+//! The newest report of a node counts, and for [`ATTACHED_FOR`] only: a node that says nothing is not counted on.
+//! With a list of the cluster's nodes, only those on it count; without one, those that report are the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use broadcast_protocol::names::NodeId;
+use broadcast_protocol::report::Report;
+use serde::Deserialize;
+
+/// How long a node counts as attached after a report.
+pub const ATTACHED_FOR: Duration = Duration::from_secs(30);
+
+/// What must be true of a write before it is acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckLevel {
+    /// The broker holds it for every node.
+    #[default]
+    Broker,
+    /// One node has applied it.
+    One,
+    /// More than half of the nodes have applied it.
+    Quorum,
+    /// All nodes have applied it.
+    All,
+}
+
+/// The reports of the nodes.
+#[derive(Debug, Clone, Default)]
+pub struct Census {
+    members: Option<BTreeSet<NodeId>>,
+    reports: BTreeMap<NodeId, Seen>,
+}
+
+/// A report and its time.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// What the node said.
+    pub report: Report,
+    /// When it arrived.
+    pub at: Instant,
+}
+
+impl AckLevel {
+    /// Its name in requests and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::One => "one",
+            Self::Quorum => "quorum",
+            Self::All => "all",
+        }
+    }
+
+    /// How many of `nodes` must have applied a write.
+    fn needed(self, nodes: usize) -> usize {
+        match self {
+            Self::Broker => 0,
+            Self::One => 1,
+            Self::Quorum => nodes / 2 + 1,
+            // Of no nodes, all is not "none needs to".
+            Self::All => nodes.max(1),
+        }
+    }
+}
+
+impl Census {
+    /// Takes a list of the cluster's nodes; says whether it differs from the last one.
+    pub fn replace_members(&mut self, members: BTreeSet<NodeId>) -> bool {
+        let differs = self.members.as_ref() != Some(&members);
+        self.members = Some(members);
+        differs
+    }
+
+    /// Takes a report.
+    pub fn record(&mut self, report: Report, at: Instant) {
+        self.reports.insert(report.node, Seen { report, at });
+    }
+
+    /// The newest report of each node that counts, in order of ids.
+    pub fn nodes(&self) -> impl Iterator<Item = &Seen> {
+        self.reports.values().filter(|seen| self.is_member(seen.report.node))
+    }
+
+    /// How many nodes have reported lately.
+    pub fn attached(&self, now: Instant) -> usize {
+        self.nodes().filter(|seen| seen.is_attached(now)).count()
+    }
+
+    /// Whether a write has reached a level.
+    pub fn has_reached(&self, level: AckLevel, seq: u64, now: Instant) -> bool {
+        let nodes = self.members.as_ref().map_or_else(|| self.attached(now), BTreeSet::len);
+        let applied = self.nodes().filter(|seen| seen.report.applied.last >= seq).count();
+        applied >= level.needed(nodes)
+    }
+
+    fn is_member(&self, node: NodeId) -> bool {
+        self.members.as_ref().is_none_or(|members| members.contains(&node))
+    }
+}
+
+impl Seen {
+    fn is_attached(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) <= ATTACHED_FOR
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use broadcast_protocol::chain::Position;
+    use broadcast_protocol::digest::Digest;
+    use broadcast_protocol::report::NodeState;
+
+    use super::*;
+
+    pub(crate) fn report(node: u32, last: u64) -> Report {
+        Report {
+            cluster: "c".to_owned(),
+            node: NodeId::new(node).unwrap(),
+            state: NodeState::Ready,
+            applied: Position { last, ..Position::genesis("c") },
+            epoch: 1,
+            digest: Digest::default(),
+            rows: 3,
+            lag_seconds: 0.0,
+            failed: 0,
+            malformed: 0,
+            reason: None,
+        }
+    }
+
+    fn members(ids: &[u32]) -> BTreeSet<NodeId> {
+        ids.iter().map(|id| NodeId::new(*id).unwrap()).collect()
+    }
+
+    /// The highest level that write 10 has reached.
+    fn level(listed: Option<&[u32]>, reports: &[(u32, u64)]) -> &'static str {
+        let now = Instant::now();
+        let mut census = Census::default();
+        if let Some(ids) = listed {
+            census.replace_members(members(ids));
+        }
+        for (node, last) in reports {
+            census.record(report(*node, *last), now);
+        }
+        [AckLevel::All, AckLevel::Quorum, AckLevel::One, AckLevel::Broker]
+            .into_iter()
+            .find(|level| census.has_reached(*level, 10, now))
+            .unwrap()
+            .as_str()
+    }
+
+    #[test]
+    fn a_level_is_over_the_listed_nodes_or_else_over_those_that_report() {
+        for (listed, reports, expected) in [
+            (None, &[][..], "broker"),
+            (None, &[(1, 9)][..], "broker"),
+            (None, &[(1, 10)][..], "all"),
+            (None, &[(1, 10), (2, 9)][..], "one"),
+            (None, &[(1, 10), (2, 11), (3, 9)][..], "quorum"),
+            (Some(&[1, 2, 3][..]), &[(1, 10)][..], "one"),
+            (Some(&[1, 2, 3][..]), &[(1, 10), (2, 10)][..], "quorum"),
+            (Some(&[1, 2, 3][..]), &[(1, 10), (2, 10), (3, 12)][..], "all"),
+            (Some(&[1, 2, 3][..]), &[(4, 10), (5, 10)][..], "broker"),
+            (Some(&[][..]), &[(1, 10)][..], "broker"),
+        ] {
+            assert_eq!(level(listed, reports), expected, "{listed:?} {reports:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_report_counts_and_not_for_ever() {
+        let now = Instant::now();
+        let mut census = Census::default();
+        census.record(report(1, 10), now);
+        census.record(report(1, 4), now);
+        assert!(
+            !census.has_reached(AckLevel::One, 10, now),
+            "a node that was restored is where it says it is"
+        );
+        assert_eq!(census.attached(now + ATTACHED_FOR), 1);
+        assert_eq!(census.attached(now + ATTACHED_FOR + Duration::from_millis(1)), 0);
+        census.replace_members(members(&[2]));
+        assert_eq!(census.attached(now), 0);
+    }
+}

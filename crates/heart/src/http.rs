@@ -1,0 +1,293 @@
+//! The HTTP interface: checks writes, brings them to the active heart wherever it is, and answers once what the
+//! client asked for is true.
+//!
+//! A request is taken whole or refused whole. What it costs in memory is reserved before its body is read, and held
+//! until it is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use broadcast_protocol::write::{Operation, Write, WriteBatch, parse_ndjson, parse_request};
+use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+mod body;
+mod forward;
+mod status;
+
+use crate::census::{AckLevel, Census};
+use crate::metrics::{Code, Metrics};
+use crate::role::{NotPublished, Placed, Progress, Role, Submission};
+use body::{BodyKind, kind_of, read_body, reserve};
+
+/// How long a client's level may take where it says nothing, and at most.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// When to try again what fails for now.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Api {
+    /// What this heart is.
+    pub role: watch::Receiver<Role>,
+    /// How far its history goes.
+    pub progress: watch::Receiver<Option<Progress>>,
+    /// What the nodes say.
+    pub census: watch::Receiver<Census>,
+    /// How many nodes must have reported lately.
+    pub min_attached: usize,
+    /// What requests may cost in memory, in KiB.
+    pub memory: Arc<Semaphore>,
+    /// How much of it there is, in KiB.
+    pub memory_kib: u32,
+    /// For forwarding.
+    pub client: reqwest::Client,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Told when this heart is to end.
+    pub shutdown: CancellationToken,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriteQuery {
+    #[serde(default)]
+    ack: AckLevel,
+    timeout: Option<String>,
+}
+
+/// A request for writes, read but not yet checked.
+struct WriteRequest {
+    method: Method,
+    path_and_query: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct WriteAnswer {
+    first: u64,
+    last: u64,
+    epoch: u64,
+    ack: &'static str,
+}
+
+/// The routes of a heart.
+pub fn router(api: Api) -> Router {
+    let router = Router::new()
+        .route("/v1/writes", post(post_writes))
+        .route("/v1/collections/{collection}/{key}", put(put_value).delete(delete_value))
+        .route("/v1/status", get(status::answer_status));
+    with_json_fallbacks(router).with_state(api)
+}
+
+async fn post_writes(
+    State(api): State<Api>,
+    query: Result<StrictQuery<WriteQuery>, ApiError>,
+    request: Request,
+) -> Response {
+    let take = async |api: &Api| {
+        let StrictQuery(query) = query?;
+        let kind = kind_of(request.headers())?;
+        api.handle(query, request, |request| match kind {
+            BodyKind::Json => parse_request(&request.body),
+            BodyKind::Ndjson => parse_ndjson(&request.body),
+        })
+        .await
+    };
+    api.count(take(&api).await)
+}
+
+async fn put_value(
+    State(api): State<Api>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<StrictQuery<WriteQuery>, ApiError>,
+    request: Request,
+) -> Response {
+    let take = async |api: &Api| {
+        let ((collection, key), StrictQuery(query), id) =
+            (read_path(path)?, query?, read_id(request.headers())?);
+        api.handle(query, request, |request| {
+            let value: Box<RawValue> = serde_json::from_slice(&request.body).map_err(|error| {
+                let problem = format!("{error}; the body is the value, as JSON");
+                broadcast_protocol::write::InvalidWrite { place: "body".to_owned(), problem }
+            })?;
+            Write { operation: Operation::Put(value), collection, key, id }
+                .checked("write")
+                .map(|write| vec![write])
+        })
+        .await
+    };
+    api.count(take(&api).await)
+}
+
+async fn delete_value(
+    State(api): State<Api>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<StrictQuery<WriteQuery>, ApiError>,
+    request: Request,
+) -> Response {
+    let take = async |api: &Api| {
+        let ((collection, key), StrictQuery(query), id) =
+            (read_path(path)?, query?, read_id(request.headers())?);
+        api.handle(query, request, |_| {
+            Write { operation: Operation::Delete, collection, key, id }
+                .checked("write")
+                .map(|write| vec![write])
+        })
+        .await
+    };
+    api.count(take(&api).await)
+}
+
+fn read_path(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, String), ApiError> {
+    match path {
+        Ok(Path(names)) => Ok(names),
+        Err(rejection) => Err(ApiError::bad_request("invalid_path", rejection.body_text())),
+    }
+}
+
+fn read_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(id) => Ok(Some(id.to_owned())),
+        Err(_) => Err(ApiError::bad_request("invalid_write", "header Idempotency-Key: not UTF-8")),
+    }
+}
+
+impl Api {
+    /// Counts an answer.
+    fn count(&self, result: Result<Response, ApiError>) -> Response {
+        let code = result.as_ref().map_or_else(|error| error.code, |_| "ok");
+        self.metrics.write_requests.get_or_create(&Code { code }).inc();
+        result.into_response()
+    }
+
+    /// Takes a request: here, or at the active heart.
+    async fn handle(
+        &self,
+        query: WriteQuery,
+        request: Request,
+        parse: impl FnOnce(WriteRequest) -> Result<Vec<Write>, broadcast_protocol::write::InvalidWrite>,
+    ) -> Result<Response, ApiError> {
+        let timeout = match &query.timeout {
+            Some(text) => parse_duration(text, MAX_TIMEOUT)
+                .map_err(|problem| ApiError::bad_request("invalid_query", format!("timeout: {problem}")))?,
+            None => DEFAULT_TIMEOUT,
+        };
+        let deadline = Instant::now() + timeout;
+        let _reserved = reserve(self, request.headers())?;
+        let request = read_body(request).await?;
+        if self.shutdown.is_cancelled() {
+            return Err(unavailable("this heart is stopping; try again"));
+        }
+        let role = self.role.borrow().clone();
+        match role {
+            Role::Active { submit, .. } => {
+                let writes = parse(request)
+                    .map_err(|error| ApiError::bad_request("invalid_write", error.to_string()))?;
+                self.check_nodes()?;
+                let placed = publish(&submit, &writes).await?;
+                self.answer_at_level(placed, query.ack, deadline).await
+            }
+            Role::Standby { active: Some(url) } => forward::forward(&self.client, &url, request).await,
+            role => {
+                Err(unavailable(format!("{}: {}", role.name(), role.reason().unwrap_or("no active heart"))))
+            }
+        }
+    }
+
+    /// Writes that no node would apply are refused: the broker's confirm cannot tell.
+    fn check_nodes(&self) -> Result<(), ApiError> {
+        let attached = self.census.borrow().attached(std::time::Instant::now());
+        if attached >= self.min_attached {
+            return Ok(());
+        }
+        let message = format!("{attached} node(s) have reported lately; {} must have", self.min_attached);
+        Err(ApiError::unavailable("no_nodes", message, RETRY_AFTER))
+    }
+
+    /// Waits for the level that was asked for. Too late is no error: the writes are durable.
+    async fn answer_at_level(
+        &self,
+        placed: Placed,
+        level: AckLevel,
+        deadline: Instant,
+    ) -> Result<Response, ApiError> {
+        let reached = level == AckLevel::Broker || self.wait_for_level(placed.last, level, deadline).await;
+        let (status, ack) = if reached {
+            (StatusCode::OK, level.as_str())
+        } else {
+            (StatusCode::ACCEPTED, AckLevel::Broker.as_str())
+        };
+        let Placed { first, last, epoch } = placed;
+        Ok((status, Json(WriteAnswer { first, last, epoch, ack })).into_response())
+    }
+
+    async fn wait_for_level(&self, seq: u64, level: AckLevel, deadline: Instant) -> bool {
+        let mut census = self.census.clone();
+        let reached = census.wait_for(|census| census.has_reached(level, seq, std::time::Instant::now()));
+        tokio::select! {
+            reached = tokio::time::timeout_at(deadline, reached) => matches!(reached, Ok(Ok(_))),
+            () = self.shutdown.cancelled() => false,
+        }
+    }
+}
+
+/// Brings writes to the reign and waits for the broker's word.
+async fn publish(submit: &mpsc::Sender<Submission>, writes: &[Write]) -> Result<Placed, ApiError> {
+    let mut batch = WriteBatch::default();
+    for write in writes {
+        batch.push(write);
+    }
+    let (answer, answered) = oneshot::channel();
+    submit.try_send(Submission { writes: batch, answer }).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => overloaded(),
+        mpsc::error::TrySendError::Closed(_) => reign_ended(),
+    })?;
+    match answered.await {
+        Ok(Ok(placed)) => Ok(placed),
+        Ok(Err(NotPublished)) => Err(reign_ended()),
+        Err(_) => Err(outcome_unknown("the broker did not confirm the message")),
+    }
+}
+
+fn reign_ended() -> ApiError {
+    unavailable(
+        "the session with the broker ended before the writes were published; nothing was written, try again",
+    )
+}
+
+fn overloaded() -> ApiError {
+    ApiError::unavailable(
+        "overloaded",
+        "too much is waiting to be published; nothing was written",
+        RETRY_AFTER,
+    )
+}
+
+fn unavailable(message: impl Into<String>) -> ApiError {
+    ApiError::unavailable("broker_unavailable", message, RETRY_AFTER)
+}
+
+fn outcome_unknown(cause: &str) -> ApiError {
+    let message = format!(
+        "{cause}: the writes may have been made or not; try again with the same ids, a write with an id is made once"
+    );
+    ApiError::unavailable("outcome_unknown", message, RETRY_AFTER)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What a heart counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The counters and gauges of a heart.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Messages of writes that the broker confirmed.
+    pub messages_published: Counter,
+    /// Writes in them.
+    pub writes: Counter,
+    /// From publishing to the confirm.
+    pub confirm_seconds: Histogram,
+    /// 1 while active.
+    pub active: Gauge,
+    /// The epoch of the last own reign.
+    pub epoch: Gauge,
+    /// The position after the last confirmed write.
+    pub position: Gauge,
+    /// Sessions with the broker that ended, by reason.
+    pub sessions_ended: Family<Reason, Counter>,
+    /// Requests for writes that were answered, by code.
+    pub write_requests: Family<Code, Counter>,
+    /// Messages to the inbox that were no report of this cluster and no question.
+    pub inbox_ignored: Counter,
+}
+
+/// Why a session ended, out of a fixed set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// The reason.
+    pub reason: &'static str,
+}
+
+/// How a request was answered: `ok`, or an error's code.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Code {
+    /// The code.
+    pub code: &'static str,
+}
+
+impl Metrics {
+    /// Metrics that are part of the registry.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            messages_published: Counter::default(),
+            writes: Counter::default(),
+            confirm_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            active: Gauge::default(),
+            epoch: Gauge::default(),
+            position: Gauge::default(),
+            sessions_ended: Family::default(),
+            write_requests: Family::default(),
+            inbox_ignored: Counter::default(),
+        };
+        let heart = registry.sub_registry_with_prefix("broadcast_heart");
+        heart.register(
+            "messages_published",
+            "Messages of writes that the broker confirmed",
+            metrics.messages_published.clone(),
+        );
+        heart.register("writes", "Writes that the broker confirmed", metrics.writes.clone());
+        heart.register(
+            "confirm_seconds",
+            "From publishing a message of writes to the broker's confirm",
+            metrics.confirm_seconds.clone(),
+        );
+        heart.register("active", "1 while this heart is the active one", metrics.active.clone());
+        heart.register("epoch", "The epoch of this heart's last reign", metrics.epoch.clone());
+        heart.register("position", "The last confirmed write's sequence number", metrics.position.clone());
+        heart.register(
+            "sessions_ended",
+            "Sessions with the broker that ended, by reason",
+            metrics.sessions_ended.clone(),
+        );
+        heart.register(
+            "write_requests",
+            "Requests for writes that were answered, by code",
+            metrics.write_requests.clone(),
+        );
+        heart.register(
+            "inbox_ignored",
+            "Messages to the inbox that were no report of this cluster and no question",
+            metrics.inbox_ignored.clone(),
+        );
+        metrics
+    }
+}

@@ -1,0 +1,249 @@
+//! A reign: from the moment a heart is active to the first doubt.
+//!
+//! One message of writes is in flight. While it is, the inbox is attended and requests gather; the confirm makes them
+//! the next message. Any error of publishing, confirm or inbox ends the reign: whoever waits for the message in
+//! flight learns that its outcome is unknown, whoever was not published learns that.
+
+use std::future::pending;
+use std::time::Duration;
+
+use broadcast_protocol::envelope::Message;
+use broadcast_protocol::report::{REPORT_KIND, Report, WHO_KIND, Who};
+use broadcast_protocol::sequencer::{Reign, StaleHead};
+use broadcast_service::amqp::{AmqpError, Channel, Confirm, Consumer, Delivery, Outgoing, Publisher};
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Batch;
+use crate::census::Census;
+use crate::clock::unix_milliseconds;
+use crate::metrics::Metrics;
+use crate::role::{NotPublished, Progress, Submission};
+use crate::take_over::{CONFIRM_DEADLINE, publish};
+
+/// How often an idle heart says that it lives, and where the history ends.
+const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a reign ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Doubt {
+    /// The broker, or the connection to it, failed.
+    #[error(transparent)]
+    Amqp(#[from] AmqpError),
+    /// A node has seen a later history.
+    #[error("{error}")]
+    StaleHead {
+        /// What is wrong.
+        error: StaleHead,
+        /// The report that shows it.
+        report: Box<Report>,
+    },
+}
+
+/// What an active heart works with.
+pub struct Court {
+    /// The cluster's id.
+    pub cluster: String,
+    /// The exchange.
+    pub exchange: String,
+    /// The base URL of this heart's HTTP interface.
+    pub url: String,
+    /// The channel that messages are published on.
+    pub publisher: Publisher,
+    /// The channel that answers to questions are sent on.
+    pub channel: Channel,
+    /// Reports and questions.
+    pub inbox: Consumer,
+    /// What the nodes say of themselves.
+    pub census: watch::Sender<Census>,
+    /// How far the history goes.
+    pub progress: watch::Sender<Option<Progress>>,
+    /// The requests of clients.
+    pub submissions: mpsc::Receiver<Submission>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// The last mark's confirm, while it is to come.
+type MarkConfirm = BoxFuture<'static, Result<(), AmqpError>>;
+
+struct Rule<'a> {
+    court: &'a mut Court,
+    /// A request that did not fit the last message.
+    carried: Option<Submission>,
+    mark: Option<MarkConfirm>,
+    next_mark: Instant,
+}
+
+impl Court {
+    /// Rules until the first doubt, or until told to stop: then everything that was submitted is finished first.
+    pub async fn rule(&mut self, reign: Reign, stop: &CancellationToken) -> Result<(), Doubt> {
+        let mut rule = Rule { court: self, carried: None, mark: None, next_mark: Instant::now() };
+        let result = rule.beat(reign, stop).await;
+        let carried = rule.carried.take();
+        self.submissions.close();
+        let mut left: Vec<Submission> = carried.into_iter().collect();
+        while let Ok(submission) = self.submissions.try_recv() {
+            left.push(submission);
+        }
+        for submission in left {
+            // Nobody to tell: the client has gone.
+            let _ = submission.answer.send(Err(NotPublished));
+        }
+        result
+    }
+
+    /// Closes the channels, in order.
+    pub async fn close(self) -> Result<(), AmqpError> {
+        self.channel.close().await?;
+        self.publisher.close().await
+    }
+
+    async fn publish(&self, message: &Message) -> Result<Confirm, AmqpError> {
+        publish(&self.publisher, &self.exchange, &self.url, message).await
+    }
+
+    /// Attends to one message of the inbox.
+    async fn attend(
+        &self,
+        delivery: Delivery,
+        epoch: u64,
+        judge: impl Fn(&Report) -> Result<(), StaleHead>,
+    ) -> Result<(), Doubt> {
+        match (delivery.kind.as_str(), delivery.reply_to) {
+            (REPORT_KIND, _) => match serde_json::from_slice::<Report>(&delivery.body) {
+                Ok(report) if report.cluster == self.cluster => {
+                    judge(&report)
+                        .map_err(|error| Doubt::StaleHead { error, report: Box::new(report.clone()) })?;
+                    let now = std::time::Instant::now();
+                    self.census.send_modify(|census| census.record(report, now));
+                }
+                _ => _ = self.metrics.inbox_ignored.inc(),
+            },
+            (WHO_KIND, Some(reply_to)) => self.answer_who(epoch, &reply_to).await?,
+            _ => _ = self.metrics.inbox_ignored.inc(),
+        }
+        Ok(delivery.receipt.ack().await?)
+    }
+
+    async fn answer_who(&self, epoch: u64, reply_to: &str) -> Result<(), AmqpError> {
+        let who = Who { url: self.url.clone(), epoch };
+        // Two fields of text and number always encode.
+        let body = serde_json::to_vec(&who).unwrap_or_default();
+        let answer = Outgoing { routing_key: reply_to, kind: WHO_KIND, body: &body, ..Outgoing::default() };
+        self.channel.send(&answer).await
+    }
+}
+
+impl Rule<'_> {
+    async fn beat(&mut self, mut reign: Reign, stop: &CancellationToken) -> Result<(), Doubt> {
+        self.show_progress(&reign);
+        while let Some(batch) = self.next_batch(&reign, stop).await? {
+            reign = self.commit(reign, batch).await?;
+            self.show_progress(&reign);
+        }
+        Ok(())
+    }
+
+    /// Waits for requests, and marks the time; `None` when there will be no more.
+    async fn next_batch(&mut self, reign: &Reign, stop: &CancellationToken) -> Result<Option<Batch>, Doubt> {
+        if let Some(first) = self.take_waiting() {
+            return Ok(Some(self.fill(first)));
+        }
+        self.publish_mark(reign).await?;
+        loop {
+            tokio::select! {
+                first = self.court.submissions.recv() => {
+                    return Ok(first.map(|first| self.fill(first)));
+                }
+                delivery = self.court.inbox.next() => {
+                    self.court.attend(delivery?, reign.epoch(), |report| reign.judge(report)).await?;
+                }
+                confirmed = option(&mut self.mark) => {
+                    self.mark = None;
+                    confirmed?;
+                }
+                () = sleep_until(self.next_mark), if self.mark.is_none() => self.publish_mark(reign).await?,
+                // What is in the channel already still comes out of it.
+                () = stop.cancelled(), if !self.court.submissions.is_closed() => self.court.submissions.close(),
+            }
+        }
+    }
+
+    fn take_waiting(&mut self) -> Option<Submission> {
+        self.carried.take().or_else(|| self.court.submissions.try_recv().ok())
+    }
+
+    fn fill(&mut self, first: Submission) -> Batch {
+        let mut batch = Batch::new(first);
+        while let Some(next) = self.take_waiting() {
+            if let Err(next) = batch.try_add(next) {
+                self.carried = Some(next);
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Publishes a message of writes and waits for its confirm, and for that of the mark before it.
+    async fn commit(&mut self, reign: Reign, batch: Batch) -> Result<Reign, Doubt> {
+        let (writes, waiting) = batch.into_parts();
+        let count = writes.len() as u64;
+        let in_flight = reign.publish(writes, unix_milliseconds());
+        let epoch = in_flight.message().epoch;
+        let started = Instant::now();
+        let confirm = self.court.publish(&Message::Write(in_flight.message().clone())).await?;
+        let mut mark = self.mark.take();
+        let confirmed = async {
+            option_or_ready(&mut mark).await?;
+            confirm.confirmed(CONFIRM_DEADLINE).await
+        };
+        tokio::pin!(confirmed);
+        loop {
+            tokio::select! {
+                result = &mut confirmed => break result?,
+                delivery = self.court.inbox.next() => {
+                    self.court.attend(delivery?, epoch, |report| in_flight.judge(report)).await?;
+                }
+            }
+        }
+        let metrics = &self.court.metrics;
+        metrics.messages_published.inc();
+        metrics.writes.inc_by(count);
+        metrics.confirm_seconds.observe(started.elapsed().as_secs_f64());
+        waiting.answer(epoch, in_flight.message().first);
+        Ok(in_flight.confirmed())
+    }
+
+    /// The next message need not wait for a mark, but a mark that is refused is a doubt as well.
+    async fn publish_mark(&mut self, reign: &Reign) -> Result<(), Doubt> {
+        let confirm = self.court.publish(&Message::Mark(reign.mark(unix_milliseconds()))).await?;
+        self.mark = Some(Box::pin(confirm.confirmed(CONFIRM_DEADLINE)));
+        self.next_mark = Instant::now() + MARK_EVERY;
+        Ok(())
+    }
+
+    fn show_progress(&self, reign: &Reign) {
+        let progress = Progress { epoch: reign.epoch(), position: reign.position() };
+        self.court.metrics.position.set(i64::try_from(progress.position.last).unwrap_or(i64::MAX));
+        self.court.progress.send_replace(Some(progress));
+    }
+}
+
+/// The future, or one that never ends when there is none.
+async fn option(future: &mut Option<MarkConfirm>) -> Result<(), AmqpError> {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+/// The future, or success when there is none.
+async fn option_or_ready(future: &mut Option<MarkConfirm>) -> Result<(), AmqpError> {
+    match future {
+        Some(future) => future.await,
+        None => Ok(()),
+    }
+}

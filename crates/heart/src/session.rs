@@ -1,0 +1,286 @@
+//! Sessions with the broker, one after the other, for ever: connect, hold the lock or stand by, take over, reign.
+//!
+//! The lock is a queue that is exclusive to the connection which the messages are published on: a heart that lost the
+//! lock has lost the means to publish. A session that ends in doubt is cut at the socket, so that nothing which this
+//! side still buffers can follow.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use broadcast_protocol::config::HeartConfig;
+use broadcast_protocol::report::{Report, WHO_KIND, Who};
+use broadcast_protocol::sequencer::Reign;
+use broadcast_protocol::topology::Topology;
+use broadcast_service::amqp::{AmqpError, Connection};
+use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::backoff::Backoff;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::census::Census;
+use crate::metrics::{Metrics, Reason};
+use crate::reign::{Court, Doubt};
+use crate::role::{Progress, Role, Submission};
+use crate::take_over::{Claim, TakeOverError};
+
+/// How many requests may wait for a reign; their size is bounded before they get here.
+const MAX_WAITING_REQUESTS: usize = 8192;
+
+/// How often a standby tries to get the lock.
+const LOCK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a standby asks who is active, and how long it waits for the answer.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How many messages of the inbox may be unsettled.
+const INBOX_PREFETCH: u16 = 100;
+
+/// How long a heart waits before it looks at a lost head again.
+const HEAD_LOST_RETRY: Duration = Duration::from_secs(2);
+
+/// Everything that outlives a session.
+pub struct Sessions {
+    /// The configuration.
+    pub config: HeartConfig,
+    /// Where the broker is.
+    pub url_source: AmqpUrlSource,
+    /// Where this heart's HTTP interface listens.
+    pub http_address: SocketAddr,
+    /// What this heart is.
+    pub role: watch::Sender<Role>,
+    /// How far its history goes.
+    pub progress: watch::Sender<Option<Progress>>,
+    /// What the nodes say.
+    pub census: watch::Sender<Census>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The report that ended a reign by contradicting its head. It is kept: the next take-over would find that head.
+    pub contradiction: Option<Report>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Amqp(#[from] AmqpError),
+    #[error(transparent)]
+    TakeOver(TakeOverError),
+    #[error(transparent)]
+    Doubt(#[from] Doubt),
+}
+
+impl From<TakeOverError> for SessionError {
+    fn from(error: TakeOverError) -> Self {
+        match error {
+            TakeOverError::Amqp(error) => Self::Amqp(error),
+            error => Self::TakeOver(error),
+        }
+    }
+}
+
+impl SessionError {
+    /// A metric's label, out of a fixed set.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Amqp(error)
+            | Self::TakeOver(TakeOverError::Amqp(error))
+            | Self::Doubt(Doubt::Amqp(error)) => error.reason(),
+            Self::TakeOver(TakeOverError::HeadLost(_)) => "HeadLost",
+            Self::TakeOver(TakeOverError::StaleHead(_)) | Self::Doubt(Doubt::StaleHead { .. }) => "StaleHead",
+            Self::TakeOver(TakeOverError::NewerVersion(_)) => "NewerVersion",
+        }
+    }
+
+    /// Whether it is the history's end that is in question, rather than the broker.
+    fn is_about_the_head(&self) -> bool {
+        matches!(
+            self,
+            Self::TakeOver(TakeOverError::HeadLost(_) | TakeOverError::StaleHead(_))
+                | Self::Doubt(Doubt::StaleHead { .. })
+        )
+    }
+}
+
+impl Sessions {
+    /// Holds sessions until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::between_sessions();
+        while !stop.is_cancelled() {
+            let Err(error) = self.hold_session(&stop, &mut backoff).await else { break };
+            self.metrics.active.set(0);
+            self.metrics.sessions_ended.get_or_create(&Reason { reason: error.reason() }).inc();
+            tracing::warn!(reason = error.reason(), %error, "the session with the broker ended");
+            let delay = if error.is_about_the_head() {
+                self.role.send_replace(Role::HeadLost { reason: error.to_string() });
+                HEAD_LOST_RETRY
+            } else {
+                self.role.send_replace(Role::Connecting { reason: error.to_string() });
+                backoff.next_delay()
+            };
+            stop.run_until_cancelled(sleep(delay)).await;
+        }
+        self.role.send_replace(Role::Stopping);
+        self.metrics.active.set(0);
+    }
+
+    async fn hold_session(
+        &mut self,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<(), SessionError> {
+        let Some(connection) = stop.run_until_cancelled(self.connect()).await else { return Ok(()) };
+        let connection = connection?;
+        let result = self.lock_and_reign(&connection, stop, backoff).await;
+        match result {
+            Ok(()) => Ok(connection.close().await?),
+            Err(error) => {
+                connection.abort();
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, AmqpError> {
+        let url = self.url_source.fetch()?;
+        let connection = Connection::connect(&url, &format!("heart of {}", self.config.cluster)).await?;
+        let topology = self.config.topology();
+        connection.declare_exchange(&topology.exchange()).await?;
+        connection.declare_queue(&topology.head_queue()).await?;
+        Ok(connection)
+    }
+
+    async fn lock_and_reign(
+        &mut self,
+        connection: &Connection,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<(), SessionError> {
+        let topology = self.config.topology();
+        let Some(locked) = stop.run_until_cancelled(self.wait_for_lock(connection, &topology)).await else {
+            return Ok(());
+        };
+        locked?;
+        let (sender, submissions) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let mut court = self.hold_court(connection, &topology, submissions).await?;
+        let Some(reign) = stop.run_until_cancelled(self.take_over(connection, &topology, &court)).await
+        else {
+            return Ok(());
+        };
+        let reign = reign?;
+        backoff.reset();
+        tracing::info!(epoch = reign.epoch(), position = reign.position().last, "active");
+        self.metrics.active.set(1);
+        self.metrics.epoch.set(i64::try_from(reign.epoch()).unwrap_or(i64::MAX));
+        self.role.send_replace(Role::Active { epoch: reign.epoch(), submit: sender });
+        let result = court.rule(reign, stop).await;
+        self.progress.send_replace(None);
+        if let Err(Doubt::StaleHead { report, .. }) = &result {
+            self.contradiction = Some(Report::clone(report));
+        }
+        result?;
+        Ok(court.close().await?)
+    }
+
+    /// Returns once this connection holds the lock; stands by until then.
+    async fn wait_for_lock(&self, connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
+        let (queue, arguments) = (topology.names().heart_queue(), topology.heart_queue_arguments());
+        let lock = async {
+            loop {
+                match connection.lock_queue(&queue, &arguments).await {
+                    Err(AmqpError::Locked(_)) => sleep(LOCK_EVERY).await,
+                    result => return result,
+                }
+            }
+        };
+        // The first attempt comes before any question: alone, there is nobody to ask.
+        tokio::pin!(lock);
+        if let Ok(result) = tokio::time::timeout(LOCK_EVERY / 2, &mut lock).await {
+            return result;
+        }
+        tokio::select! {
+            result = lock => result,
+            never = self.follow_active(connection, &queue) => match never {},
+        }
+    }
+
+    /// Keeps the role's knowledge of who is active up to date.
+    async fn follow_active(&self, connection: &Connection, queue: &str) -> std::convert::Infallible {
+        let mut known = None;
+        loop {
+            let active = match connection.ask(queue, WHO_KIND, ASK_DEADLINE).await {
+                Ok(body) => serde_json::from_slice::<Who>(&body).ok().map(|who| who.url),
+                Err(_) => None,
+            };
+            if known.as_ref() != Some(&active) {
+                tracing::info!(active, "standing by");
+                self.role.send_replace(Role::Standby { active: active.clone() });
+                known = Some(active);
+            }
+            sleep(ASK_EVERY).await;
+        }
+    }
+
+    async fn hold_court(
+        &self,
+        connection: &Connection,
+        topology: &Topology,
+        submissions: mpsc::Receiver<Submission>,
+    ) -> Result<Court, AmqpError> {
+        let channel = connection.open_channel().await?;
+        let inbox = channel.consume(&topology.names().heart_queue(), INBOX_PREFETCH).await?;
+        Ok(Court {
+            cluster: self.config.cluster.clone(),
+            exchange: topology.exchange().name,
+            url: build_url(self.http_address, connection),
+            publisher: connection.open_publisher().await?,
+            channel,
+            inbox,
+            census: self.census.clone(),
+            progress: self.progress.clone(),
+            submissions,
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    async fn take_over(
+        &self,
+        connection: &Connection,
+        topology: &Topology,
+        court: &Court,
+    ) -> Result<Reign, TakeOverError> {
+        // Looking at a lost head again is no news.
+        self.role.send_if_modified(|role| {
+            let news = !matches!(role, Role::HeadLost { .. });
+            if news {
+                *role = Role::TakingOver;
+            }
+            news
+        });
+        let channel = connection.open_channel().await?;
+        let claim = Claim {
+            channel: &channel,
+            publisher: &court.publisher,
+            cluster: &self.config.cluster,
+            exchange: &court.exchange,
+            head_queue: &topology.names().head_queue(),
+            app_id: &court.url,
+            genesis: self.config.genesis,
+            contradiction: self.contradiction.as_ref(),
+        };
+        let reign = claim.take_over().await?;
+        channel.close().await?;
+        Ok(reign)
+    }
+}
+
+/// The base URL by which others reach this heart: where it listens on every address, the one that it has in the
+/// broker's network.
+fn build_url(http_address: SocketAddr, connection: &Connection) -> String {
+    let ip = match connection.local_ip() {
+        Some(ip) if http_address.ip().is_unspecified() => ip,
+        _ => http_address.ip(),
+    };
+    format!("http://{}", SocketAddr::new(ip, http_address.port()))
+}
