@@ -1,0 +1,285 @@
+//! The node's HTTP interface: reads of one consistent position, and the log for its peers.
+//!
+//! A read is answered whether or not the node is ready, with the position that it is of; `at_least` makes it wait for
+//! one. Values are returned byte for byte as they were written.
+
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use broadcast_protocol::chain::ChainHash;
+use broadcast_protocol::digest::Digest;
+use broadcast_protocol::names::NodeId;
+use broadcast_protocol::report::NodeState;
+use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::status::{Status, now_in_milliseconds};
+use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
+
+/// How long a read waits for its position where it does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest that it may ask for.
+const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The rows of one page where nothing is said, and the most that may be asked for.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+const SEQ: HeaderName = HeaderName::from_static("broadcast-seq");
+const POSITION: HeaderName = HeaderName::from_static("broadcast-position");
+
+/// What the interface answers from.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The node.
+    pub node: NodeId,
+    /// What it is doing.
+    pub status: watch::Receiver<Status>,
+    /// Its database.
+    pub readers: Readers,
+}
+
+/// The interface.
+pub fn api_router(api: Api) -> Router {
+    let router = Router::new()
+        .route("/v1/collections/{collection}/{key}", get(answer_document))
+        .route("/v1/collections/{collection}", get(answer_list))
+        .route("/v1/collections", get(answer_collections))
+        .route("/v1/status", get(answer_status))
+        .route("/v1/digest", get(answer_digest))
+        .route("/v1/log", get(answer_log));
+    with_json_fallbacks(router).with_state(api)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentQuery {
+    at_least: Option<u64>,
+    timeout: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    #[serde(default)]
+    prefix: String,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DigestQuery {
+    #[serde(default)]
+    recompute: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    after: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoQuery {}
+
+async fn answer_document(
+    State(api): State<Api>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    StrictQuery(query): StrictQuery<DocumentQuery>,
+) -> Result<Response, ApiError> {
+    let Path((collection, key)) = path.map_err(|rejection| refuse_path(&rejection))?;
+    let timeout = match &query.timeout {
+        None => DEFAULT_TIMEOUT,
+        Some(text) => parse_duration(text, LONGEST_TIMEOUT)
+            .map_err(|problem| ApiError::bad_request("invalid_query", format!("timeout: {problem}")))?,
+    };
+    if let Some(at_least) = query.at_least
+        && let Err(behind) = wait_for(api.status.clone(), at_least, timeout).await
+    {
+        return Ok(behind);
+    }
+    let name = format!("{collection}/{key}");
+    let read = api.readers.read(move |reader| Ok((reader.document(&collection, &key)?, reader.last()?)));
+    let (document, position) = read.await.map_err(refuse_read)?;
+    let mut headers = HeaderMap::from_iter([(POSITION, HeaderValue::from(position))]);
+    let Some(document) = document else {
+        let message = format!("{name} does not exist at position {position}");
+        return Ok((headers, ApiError::new(StatusCode::NOT_FOUND, "not_found", message)).into_response());
+    };
+    headers.insert(SEQ, HeaderValue::from(document.seq));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok((headers, document.value).into_response())
+}
+
+/// Waits until a position is applied.
+async fn wait_for(
+    mut status: watch::Receiver<Status>,
+    at_least: u64,
+    timeout: Duration,
+) -> Result<(), Response> {
+    let reached = async { status.wait_for(|status| status.applied() >= at_least).await.is_ok() };
+    if tokio::time::timeout(timeout, reached).await == Ok(true) {
+        return Ok(());
+    }
+    let position = status.borrow().applied();
+    let message = format!(
+        "this node is at position {position}, not yet at {at_least} after {timeout:?}; ask again, or another node"
+    );
+    let error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "behind", message);
+    Err(([(POSITION, HeaderValue::from(position))], error).into_response())
+}
+
+async fn answer_list(
+    State(api): State<Api>,
+    path: Result<Path<String>, PathRejection>,
+    StrictQuery(query): StrictQuery<ListQuery>,
+) -> Result<Json<ListPage>, ApiError> {
+    let Path(collection) = path.map_err(|rejection| refuse_path(&rejection))?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        let message = format!("limit: {limit}; 1 to {MAX_LIMIT} are allowed");
+        return Err(ApiError::bad_request("invalid_query", message));
+    }
+    let ListQuery { prefix, after, .. } = query;
+    let read = api.readers.read(move |reader| reader.list(&collection, &prefix, after.as_deref(), limit));
+    read.await.map(Json).map_err(refuse_read)
+}
+
+#[derive(Serialize)]
+struct Collections {
+    collections: Vec<CollectionCount>,
+    position: u64,
+}
+
+async fn answer_collections(
+    State(api): State<Api>,
+    StrictQuery(NoQuery {}): StrictQuery<NoQuery>,
+) -> Result<Json<Collections>, ApiError> {
+    let read = api
+        .readers
+        .read(|reader| Ok(Collections { collections: reader.collections()?, position: reader.last()? }));
+    read.await.map(Json).map_err(refuse_read)
+}
+
+#[derive(Serialize)]
+struct StatusAnswer {
+    node: NodeId,
+    state: NodeState,
+    applied: u64,
+    hash: ChainHash,
+    epoch: u64,
+    digest: Digest,
+    rows: u64,
+    lag_writes: u64,
+    lag_seconds: f64,
+    failed: u64,
+    malformed: u64,
+    reason: Option<String>,
+}
+
+async fn answer_status(
+    State(api): State<Api>,
+    StrictQuery(NoQuery {}): StrictQuery<NoQuery>,
+) -> Json<StatusAnswer> {
+    let status = api.status.borrow().clone();
+    let applied = status.committed.applied;
+    Json(StatusAnswer {
+        node: api.node,
+        state: status.state,
+        applied: applied.position.last,
+        hash: applied.position.hash,
+        epoch: applied.epoch,
+        digest: status.committed.digest,
+        rows: status.committed.rows,
+        lag_writes: status.lag_writes,
+        lag_seconds: status.lag_seconds(now_in_milliseconds()),
+        failed: status.failed,
+        malformed: status.malformed,
+        reason: status.reason,
+    })
+}
+
+#[derive(Serialize)]
+struct DigestAnswer {
+    position: u64,
+    digest: Digest,
+    rows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recomputed: Option<Recomputed>,
+}
+
+#[derive(Serialize)]
+struct Recomputed {
+    digest: Digest,
+    rows: u64,
+    equal: bool,
+}
+
+async fn answer_digest(
+    State(api): State<Api>,
+    StrictQuery(query): StrictQuery<DigestQuery>,
+) -> Result<Json<DigestAnswer>, ApiError> {
+    let read = api.readers.read(move |reader| {
+        let maintained = reader.committed()?;
+        let recomputed = if query.recompute { Some(reader.recompute()?) } else { None };
+        Ok((maintained, recomputed))
+    });
+    let (maintained, recomputed) = read.await.map_err(refuse_read)?;
+    let recomputed = recomputed.map(|(digest, rows)| Recomputed {
+        digest,
+        rows,
+        equal: (digest, rows) == (maintained.digest, maintained.rows),
+    });
+    Ok(Json(DigestAnswer {
+        position: maintained.applied.position.last,
+        digest: maintained.digest,
+        rows: maintained.rows,
+        recomputed,
+    }))
+}
+
+async fn answer_log(
+    State(api): State<Api>,
+    StrictQuery(LogQuery { after }): StrictQuery<LogQuery>,
+) -> Result<Response, ApiError> {
+    match api.readers.read(move |reader| reader.log(after)).await.map_err(refuse_read)? {
+        LogPage::Messages(lines) => {
+            Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], lines)
+                .into_response())
+        }
+        LogPage::Gone { oldest } => {
+            let oldest =
+                oldest.map_or("nothing is kept".to_owned(), |first| format!("the oldest kept is {first}"));
+            let message = format!("{} is no longer in the log ({oldest}); take a snapshot", after + 1);
+            Err(ApiError::new(StatusCode::GONE, "gone", message))
+        }
+    }
+}
+
+fn refuse_path(rejection: &PathRejection) -> ApiError {
+    ApiError::bad_request("invalid_path", rejection.body_text())
+}
+
+fn refuse_read(error: ReadError) -> ApiError {
+    match error {
+        ReadError::Busy | ReadError::Stopping => {
+            ApiError::unavailable("overloaded", error.to_string(), Duration::from_secs(1))
+        }
+        ReadError::Store(error) => {
+            tracing::warn!(%error, "a read failed");
+            ApiError::unavailable("database_unavailable", error.to_string(), Duration::from_secs(1))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

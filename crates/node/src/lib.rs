@@ -1,0 +1,123 @@
+//! A node: consumes one queue and applies every write to its own database, in the one order that all nodes share.
+//!
+//! Guarantees of this crate:
+//! - What is acknowledged to the broker is on disk, and what is on disk was proven by the chain ([`store`]; the
+//!   decisions are the protocol's replica's).
+//! - Nothing that the broker, a peer or a disk does ends the process: it says what is wrong in its state and its
+//!   readiness, goes on answering reads, and mends itself when it can.
+//! - Knows nothing of Kubernetes: a configuration file and a broker's address are all it needs.
+
+pub mod command;
+mod consumer;
+pub mod http;
+pub mod metrics;
+pub mod repair;
+mod reporting;
+mod session;
+pub mod status;
+pub mod store;
+#[cfg(test)]
+mod testing;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use broadcast_protocol::config::NodeConfig;
+use broadcast_protocol::names::NodeId;
+use broadcast_service::admin::{Readiness, admin_router};
+use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::http::{http_client, serve};
+use broadcast_service::shutdown::{TaskError, Tasks};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::{QueueConsumer, Writer};
+use crate::http::{Api, api_router};
+use crate::metrics::Metrics;
+use crate::repair::Peers;
+use crate::reporting::Reporter;
+use crate::status::{Status, now_in_milliseconds, publish_readiness};
+use crate::store::{Store, StoreError};
+
+/// How long open requests have after the shutdown.
+const REQUEST_DRAIN: Duration = Duration::from_secs(5);
+
+/// How long everything has; shorter than what Kubernetes gives by default (30 s).
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Why a node ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {key} {address}: {error}")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The HTTP client cannot be made.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The configuration has no id.
+    #[error("node_id: missing")]
+    NoId,
+    /// A task ended.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Runs a node until the shutdown or an error that only a new process, or a human, can mend.
+pub async fn run(
+    config: NodeConfig,
+    broker: AmqpUrlSource,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    let node: NodeId = config.node_id.ok_or(NodeError::NoId)?;
+    let (data_dir, cluster, log_bytes) = (config.data_dir.clone(), config.cluster.clone(), config.log_bytes);
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir, &cluster, log_bytes));
+    let store = opened.await.unwrap_or(Err(StoreError::Stopping))?;
+    let (http, admin) = (listen("http", config.http).await?, listen("admin", config.admin).await?);
+
+    let (status, watched) = watch::channel(Status::starting(store.committed()?, now_in_milliseconds()));
+    let (readiness, ready) = watch::channel(Readiness::NotReady("starting".to_owned()));
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, watched.clone(), ready.clone());
+    let api = Api { node, status: watched.clone(), readers: store.readers() };
+    let reporter = Reporter {
+        broker: broker.clone(),
+        cluster: config.cluster.clone(),
+        node,
+        heart_queue: config.topology().names().heart_queue(),
+        status: watched.clone(),
+    };
+    let max_lag = Duration::from_secs(config.max_lag_seconds);
+    let peers = Peers::new(config.cluster.clone(), config.peers.clone(), http_client()?);
+    tracing::info!(%node, http = %config.http, admin = %config.admin, data_dir = %config.data_dir.display(), "started");
+    let consumer = QueueConsumer { config, node, broker, writer: Writer::new(store), peers, status, metrics };
+
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("consumer", consumer.run(shutdown.clone()));
+    tasks.spawn("reports", infallible(reporter.run(shutdown.clone())));
+    tasks.spawn("readiness", infallible(publish_readiness(watched, readiness, max_lag, shutdown.clone())));
+    tasks.spawn("http", serve(http, api_router(api), shutdown.clone(), REQUEST_DRAIN));
+    tasks.spawn("admin", serve(admin, admin_router(ready, registry), shutdown, REQUEST_DRAIN));
+    Ok(tasks.run(DRAIN).await?)
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address).await.map_err(|error| NodeError::Listen { key, address, error })
+}
+
+async fn infallible(task: impl Future<Output = ()>) -> Result<(), Infallible> {
+    task.await;
+    Ok(())
+}

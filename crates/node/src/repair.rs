@@ -1,0 +1,203 @@
+//! What was missed comes from peers: their logs, checked link by link before anything is applied.
+//!
+//! A peer is trusted with nothing but its answer's bytes: every message is decoded like one from the broker, and one
+//! that does not continue what this node has applied ends that peer's help. A name that resolves to several
+//! addresses stands for all of them, looked up at each use, because peers come and go. Asking oneself is harmless:
+//! there is nothing newer there.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use broadcast_protocol::chain::Position;
+use broadcast_protocol::envelope::{DecodeError, Message, WriteMessage};
+use bytes::{Bytes, BytesMut};
+use reqwest::{StatusCode, Url};
+
+/// How long a name has to resolve.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a peer has for one page.
+const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What is read of one answer, in bytes: a peer's page and its last message, which may exceed the page.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// How many failures a reason tells.
+const MAX_TOLD_FAILURES: usize = 4;
+
+/// The other nodes.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    cluster: String,
+    urls: Vec<String>,
+    client: reqwest::Client,
+}
+
+/// Nobody can help, now: what was tried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no peer has {missing} ({})", tell(tried))]
+pub struct NoHelp {
+    /// The sequence number that is missing.
+    pub missing: u64,
+    /// Each peer and what it answered.
+    pub tried: Vec<(String, PeerError)>,
+}
+
+/// Why a peer cannot help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Its address is none.
+    #[error("not a base URL")]
+    NotAUrl,
+    /// Its name does not resolve.
+    #[error("does not resolve: {0}")]
+    Unresolved(String),
+    /// It does not answer.
+    #[error("does not answer: {0}")]
+    Unreachable(String),
+    /// It no longer has the messages.
+    #[error("its log no longer reaches back that far")]
+    Gone,
+    /// It is not further on itself.
+    #[error("has nothing newer")]
+    NothingNewer,
+    /// It answers something else.
+    #[error("answers {0}")]
+    Status(u16),
+    /// What it sent is no message of this cluster.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// What it sent is not a batch of writes.
+    #[error("sent a mark")]
+    NotAWrite,
+    /// What it sent does not continue this node's history.
+    #[error("has another history: its next message follows {} with hash {}", .0.last, .0.hash)]
+    BrokenLink(Position),
+}
+
+impl Peers {
+    /// `urls` are base URLs as in the configuration.
+    pub fn new(cluster: impl Into<String>, urls: Vec<String>, client: reqwest::Client) -> Self {
+        Self { cluster: cluster.into(), urls, client }
+    }
+
+    /// Fetches messages that continue a position, at least one, from the first peer that has them.
+    pub async fn fetch_after(&self, position: Position) -> Result<Vec<WriteMessage>, NoHelp> {
+        let mut tried = Vec::new();
+        for base in &self.urls {
+            let addresses = match resolve(base).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    tried.push((base.clone(), error));
+                    continue;
+                }
+            };
+            for url in addresses {
+                match self.fetch_page(&url, position).await {
+                    Ok(messages) => return Ok(messages),
+                    Err(error) => tried.push((url.origin().ascii_serialization(), error)),
+                }
+            }
+        }
+        Err(NoHelp { missing: position.last + 1, tried })
+    }
+
+    async fn fetch_page(&self, base: &Url, position: Position) -> Result<Vec<WriteMessage>, PeerError> {
+        let url = format!("{}/v1/log?after={}", base.as_str().trim_end_matches('/'), position.last);
+        let answer = tokio::time::timeout(PAGE_DEADLINE, self.fetch_body(&url)).await;
+        let body = answer.map_err(|_| PeerError::Unreachable(format!("not within {PAGE_DEADLINE:?}")))??;
+        read_page(&self.cluster, position, &body)
+    }
+
+    /// The answer's body, or as much as came before it broke off: what is there is checked anyway.
+    async fn fetch_body(&self, url: &str) -> Result<Bytes, PeerError> {
+        let unreachable = |error: reqwest::Error| PeerError::Unreachable(innermost(&error));
+        let mut answer = self.client.get(url).send().await.map_err(unreachable)?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::GONE => return Err(PeerError::Gone),
+            status => return Err(PeerError::Status(status.as_u16())),
+        }
+        let mut body = BytesMut::new();
+        loop {
+            match answer.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Err(error) if body.is_empty() => return Err(unreachable(error)),
+                Ok(None) | Err(_) => break,
+            }
+            if body.len() > MAX_ANSWER_BYTES {
+                break;
+            }
+        }
+        Ok(body.freeze())
+    }
+}
+
+/// Every base URL with a name replaced by each of its addresses.
+async fn resolve(base: &str) -> Result<Vec<Url>, PeerError> {
+    let url = Url::parse(base).map_err(|_| PeerError::NotAUrl)?;
+    let host = url.host_str().ok_or(PeerError::NotAUrl)?.trim_matches(['[', ']']);
+    let port = url.port_or_known_default().ok_or(PeerError::NotAUrl)?;
+    let lookup = tokio::time::timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await;
+    let addresses = lookup
+        .map_err(|_| PeerError::Unresolved(format!("not within {RESOLVE_DEADLINE:?}")))?
+        .map_err(|error| PeerError::Unresolved(error.to_string()))?;
+    Ok(addresses.filter_map(|address| with_address(&url, address)).collect())
+}
+
+fn with_address(url: &Url, address: SocketAddr) -> Option<Url> {
+    let mut url = url.clone();
+    url.set_ip_host(address.ip()).ok()?;
+    Some(url)
+}
+
+/// The messages of a page up to the first line that is not the next link; an error when that is the first line.
+fn read_page(cluster: &str, after: Position, body: &Bytes) -> Result<Vec<WriteMessage>, PeerError> {
+    let mut position = after;
+    let mut messages = Vec::new();
+    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match read_line(cluster, position, &body.slice_ref(line)) {
+            Ok(message) => {
+                position = message.position;
+                messages.push(message);
+            }
+            Err(error) if messages.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    if messages.is_empty() { Err(PeerError::NothingNewer) } else { Ok(messages) }
+}
+
+fn read_line(cluster: &str, position: Position, line: &Bytes) -> Result<WriteMessage, PeerError> {
+    match Message::decode(cluster, line)? {
+        Message::Write(message) if message.previous == position => Ok(message),
+        Message::Write(message) => Err(PeerError::BrokenLink(message.previous)),
+        Message::Mark(_) => Err(PeerError::NotAWrite),
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn tell(tried: &[(String, PeerError)]) -> String {
+    let mut text = String::new();
+    for (peer, error) in tried.iter().take(MAX_TOLD_FAILURES) {
+        let separator = if text.is_empty() { "" } else { "; " };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}{peer} {error}");
+    }
+    match tried.len() {
+        0 => "no peers are configured".to_owned(),
+        count if count > MAX_TOLD_FAILURES => format!("{text}; and {} more", count - MAX_TOLD_FAILURES),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode as Status;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::testing::{CLUSTER, History};
+
+/// What a peer answers to each query.
+type Answers = Arc<HashMap<String, (u16, Vec<u8>)>>;
+
+/// A peer on loopback that answers with what stands beside the query, or 404.
+async fn peer(answers: &[(&str, u16, Vec<u8>)]) -> String {
+    let answers: Answers = Arc::new(
+        answers.iter().map(|(query, status, body)| ((*query).to_owned(), (*status, body.clone()))).collect(),
+    );
+    let answer = async |State(answers): State<Answers>, RawQuery(query): RawQuery| {
+        let missing = (404, Vec::new());
+        let (status, body) = answers.get(&query.unwrap_or_default()).unwrap_or(&missing);
+        (Status::from_u16(*status).unwrap(), body.clone())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().route("/v1/log", get(answer)).with_state(answers);
+    tokio::spawn(async { axum::serve(listener, router).await });
+    url
+}
+
+fn peers(urls: &[&str]) -> Peers {
+    let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+    Peers::new(CLUSTER, urls, broadcast_service::http::http_client().unwrap())
+}
+
+fn lines(messages: &[WriteMessage]) -> Vec<u8> {
+    messages.iter().flat_map(|message| [message.body().as_ref(), b"\n"].concat()).collect()
+}
+
+/// The last sequence numbers of what was fetched after a position.
+async fn fetched(peers: &Peers, position: Position) -> Result<Vec<u64>, String> {
+    let messages = peers.fetch_after(position).await.map_err(|error| error.to_string())?;
+    Ok(messages.iter().map(|message| message.position.last).collect())
+}
+
+#[tokio::test]
+async fn the_first_peer_that_can_help_helps() {
+    let mut history = History::default();
+    let messages = history.puts(4);
+    let position = messages[1].position;
+    let gone = peer(&[("after=2", 410, Vec::new())]).await;
+    let behind = peer(&[("after=2", 200, Vec::new())]).await;
+    let helpful = peer(&[("after=2", 200, lines(&messages[2..]))]).await;
+    let peers = peers(&[&gone, &behind, "http://127.0.0.1:1", &helpful]);
+    assert_eq!(fetched(&peers, position).await, Ok(vec![3, 4]));
+    let error = fetched(&peers, history.position).await.unwrap_err();
+    assert!(error.starts_with("no peer has 5 ("), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_can_help_says_what_was_tried() {
+    let mut history = History::default();
+    let messages = history.puts(3);
+    let mut other = History::default();
+    other.message(&[crate::testing::put("c", "other", "1")]);
+    let url = |status, body: Vec<u8>| async move { peer(&[("after=1", status, body)]).await };
+    let mark = broadcast_protocol::envelope::Mark::genesis(CLUSTER, 0).body().to_vec();
+    for (url, problem) in [
+        (url(410, Vec::new()).await, "its log no longer reaches back"),
+        (url(200, Vec::new()).await, "has nothing newer"),
+        (url(500, Vec::new()).await, "answers 500"),
+        (url(200, lines(&messages[2..])).await, "has another history: its next message follows 2"),
+        (url(200, lines(&other.puts(1))).await, "has another history: its next message follows 1"),
+        (url(200, lines(&messages[1..2])[..50].to_vec()).await, "not a message: EOF"),
+        (url(200, mark).await, "sent a mark"),
+        ("http://127.0.0.1:1".to_owned(), "does not answer"),
+        ("http://no..host".to_owned(), "does not resolve"),
+    ] {
+        let error = fetched(&peers(&[&url]), messages[0].position).await.unwrap_err();
+        assert!(error.starts_with(&format!("no peer has 2 ({url} {problem}")), "{error}\n{problem}");
+    }
+    let error = fetched(&peers(&[]), messages[0].position).await.unwrap_err();
+    assert_eq!(error, "no peer has 2 (no peers are configured)");
+}
+
+#[tokio::test]
+async fn what_comes_before_a_broken_line_is_taken() {
+    let mut history = History::default();
+    let messages = history.puts(3);
+    let whole = lines(&messages);
+    let truncated = whole[..whole.len() - 20].to_vec();
+    let mut skipping = lines(&messages[..1]);
+    skipping.extend(lines(&messages[2..]));
+    for (body, taken) in [(truncated, vec![1, 2]), (skipping, vec![1]), (whole, vec![1, 2, 3])] {
+        let url = peer(&[("after=0", 200, body)]).await;
+        assert_eq!(fetched(&peers(&[&url]), Position::genesis(CLUSTER)).await, Ok(taken));
+    }
+}
+
+#[tokio::test]
+async fn a_name_stands_for_all_its_addresses() {
+    let addresses = resolve("http://localhost:8081").await.unwrap();
+    let origins: Vec<_> = addresses.iter().map(|url| url.origin().ascii_serialization()).collect();
+    assert!(origins.contains(&"http://127.0.0.1:8081".to_owned()), "{origins:?}");
+    let addresses = resolve("http://[::1]:8081").await.unwrap();
+    assert_eq!(addresses[0].as_str(), "http://[::1]:8081/");
+}

@@ -1,0 +1,190 @@
+//! What the node is doing, in one place: the consumer writes it, everything else (reads that wait, readiness, metrics,
+//! reports) follows it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use broadcast_protocol::report::NodeState;
+use broadcast_service::admin::Readiness;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Committed;
+
+/// How often readiness is looked at: lag grows by itself, so there is no change to wait for.
+const READINESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How current a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// Connected, and everything that the broker had for it is applied.
+    Current,
+    /// Everything newer than this may be missing, in milliseconds since the Unix epoch.
+    Behind {
+        /// When it was current last, or when the last applied message was made.
+        since: u64,
+    },
+}
+
+/// What the node is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Where its database is.
+    pub committed: Committed,
+    /// Whether its queue has been bound: what is published from then on waits for it.
+    pub attached: bool,
+    /// What it does.
+    pub state: NodeState,
+    /// Why it is not ready, or not connected.
+    pub reason: Option<String>,
+    /// How current it is.
+    pub lag: Lag,
+    /// How many writes it knows to be missing.
+    pub lag_writes: u64,
+    /// Messages given back to the broker because they could not be applied, since the start.
+    pub failed: u64,
+    /// Malformed messages rejected since the start.
+    pub malformed: u64,
+}
+
+impl Status {
+    /// The status of a node that has opened its database and nothing more.
+    pub fn starting(committed: Committed, now: u64) -> Self {
+        let since = if committed.at == 0 { now } else { committed.at };
+        Self {
+            committed,
+            attached: false,
+            state: NodeState::Bootstrapping,
+            reason: Some("not connected to the broker yet".to_owned()),
+            lag: Lag::Behind { since },
+            lag_writes: 0,
+            failed: 0,
+            malformed: 0,
+        }
+    }
+
+    /// The last sequence number that is applied.
+    pub fn applied(&self) -> u64 {
+        self.committed.applied.position.last
+    }
+
+    /// How far behind it is, in seconds.
+    pub fn lag_seconds(&self, now: u64) -> f64 {
+        match self.lag {
+            Lag::Current => 0.0,
+            Lag::Behind { since } => Duration::from_millis(now.saturating_sub(since)).as_secs_f64(),
+        }
+    }
+
+    /// From now on it may miss something.
+    pub fn fall_behind(&mut self, now: u64) {
+        if self.lag == Lag::Current {
+            self.lag = Lag::Behind { since: now };
+        }
+    }
+
+    /// Whether clients should be sent here.
+    pub fn readiness(&self, now: u64, max_lag: Duration) -> Readiness {
+        let reason = self.reason.as_deref().unwrap_or("the queue is not drained yet");
+        if self.state != NodeState::Ready {
+            return Readiness::NotReady(format!("{}: {reason}", self.state.as_str()));
+        }
+        let lag = self.lag_seconds(now);
+        if lag > max_lag.as_secs_f64() {
+            let allowed = max_lag.as_secs();
+            return Readiness::NotReady(format!("{lag:.0} s behind, {allowed} s are allowed: {reason}"));
+        }
+        Readiness::Ready
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_in_milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Keeps readiness up to date until the shutdown, which ends it first of all.
+pub(crate) async fn publish_readiness(
+    status: watch::Receiver<Status>,
+    readiness: watch::Sender<Readiness>,
+    max_lag: Duration,
+    shutdown: CancellationToken,
+) {
+    while !shutdown.is_cancelled() {
+        publish(&readiness, status.borrow().readiness(now_in_milliseconds(), max_lag));
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(READINESS_INTERVAL) => {}
+        }
+    }
+    publish(&readiness, Readiness::NotReady("stopping".to_owned()));
+}
+
+fn publish(readiness: &watch::Sender<Readiness>, new: Readiness) {
+    readiness.send_if_modified(|old| {
+        if *old == new {
+            return false;
+        }
+        match &new {
+            Readiness::Ready => tracing::info!("ready"),
+            Readiness::NotReady(reason) if *old == Readiness::Ready => tracing::warn!(%reason, "not ready"),
+            Readiness::NotReady(_) => {}
+        }
+        *old = new;
+        true
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use broadcast_protocol::digest::Digest;
+    use broadcast_protocol::replica::Applied;
+
+    use super::*;
+
+    const MAX_LAG: Duration = Duration::from_mins(1);
+
+    fn status(state: NodeState, lag: Lag) -> Status {
+        let committed =
+            Committed { applied: Applied::nothing("c"), digest: Digest::default(), rows: 0, at: 0 };
+        Status { state, lag, reason: Some("because".to_owned()), ..Status::starting(committed, 0) }
+    }
+
+    #[test]
+    fn a_node_is_ready_when_it_has_no_gap_and_its_lag_is_allowed() {
+        for (state, lag, reason) in [
+            (NodeState::Ready, Lag::Current, None),
+            (NodeState::Ready, Lag::Behind { since: 40_000 }, None),
+            (NodeState::Ready, Lag::Behind { since: 200_000 }, None),
+            (NodeState::Ready, Lag::Behind { since: 39_000 }, Some("61 s behind, 60 s are allowed: because")),
+            (NodeState::Bootstrapping, Lag::Current, Some("bootstrapping: because")),
+            (NodeState::Repairing, Lag::Current, Some("repairing: because")),
+            (NodeState::Failing, Lag::Current, Some("failing: because")),
+            (NodeState::Diverged, Lag::Current, Some("diverged: because")),
+        ] {
+            let expected = reason.map_or(Readiness::Ready, |reason| Readiness::NotReady(reason.to_owned()));
+            assert_eq!(status(state, lag).readiness(100_000, MAX_LAG), expected, "{state:?} {lag:?}");
+        }
+    }
+
+    #[test]
+    fn lag_counts_from_when_the_node_was_current_last() {
+        let mut status = status(NodeState::Ready, Lag::Current);
+        assert!(status.lag_seconds(5_000).abs() < f64::EPSILON);
+        status.fall_behind(5_000);
+        status.fall_behind(9_000);
+        assert!((status.lag_seconds(10_500) - 5.5).abs() < f64::EPSILON);
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_ends_readiness() {
+        let (_sender, watched) = watch::channel(status(NodeState::Ready, Lag::Current));
+        let (readiness, mut ready) = watch::channel(Readiness::NotReady("starting".to_owned()));
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(publish_readiness(watched, readiness, MAX_LAG, shutdown.clone()));
+        ready.wait_for(|ready| *ready == Readiness::Ready).await.unwrap();
+        shutdown.cancel();
+        task.await.unwrap();
+        assert_eq!(*ready.borrow(), Readiness::NotReady("stopping".to_owned()));
+    }
+}

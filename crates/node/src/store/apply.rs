@@ -1,0 +1,195 @@
+//! The transaction: what a batch of messages does to the database.
+
+use std::collections::BTreeMap;
+
+use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::write::{Operation, Write};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::schema;
+use super::{Committed, REQUEST_ID_WINDOW, Store, StoreError};
+
+impl Store {
+    /// Applies messages that continue the database's position, in one transaction. An error leaves it as it was.
+    pub fn apply(&mut self, messages: &[WriteMessage]) -> Result<Committed, StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let before = schema::load(&transaction)?;
+        if before.incarnation != self.incarnation {
+            return Err(StoreError::TakenOver { path: self.path.clone() });
+        }
+        let committed = before.committed()?;
+        let mut batch = Batch {
+            connection: &transaction,
+            committed,
+            log_bytes: before.log_bytes,
+            collections: BTreeMap::new(),
+        };
+        for message in messages {
+            batch.apply_message(message)?;
+        }
+        batch.forget_old_requests()?;
+        batch.prune_log(self.log_bytes)?;
+        let committed = batch.save()?;
+        transaction.commit()?;
+        Ok(committed)
+    }
+}
+
+/// A transaction under way.
+struct Batch<'a> {
+    connection: &'a Connection,
+    committed: Committed,
+    log_bytes: u64,
+    /// By how many rows each collection grew.
+    collections: BTreeMap<String, i64>,
+}
+
+impl Batch<'_> {
+    fn apply_message(&mut self, message: &WriteMessage) -> Result<(), StoreError> {
+        let applied = self.committed.applied.position;
+        if message.previous != applied {
+            return Err(StoreError::BrokenLink { applied: applied.last, found: message.previous.last });
+        }
+        for (seq, write) in (message.first..).zip(message.writes()?) {
+            if self.is_first_with_its_id(seq, &write)? {
+                self.apply_write(seq, &write)?;
+            }
+        }
+        self.append_to_log(message)?;
+        self.committed.applied.position = message.position;
+        self.committed.applied.epoch = self.committed.applied.epoch.max(message.epoch);
+        self.committed.at = message.at;
+        Ok(())
+    }
+
+    /// By distance in the history alone: old ids may still be there or not, the answer is the same.
+    fn is_first_with_its_id(&self, seq: u64, write: &Write) -> Result<bool, rusqlite::Error> {
+        let Some(id) = &write.id else { return Ok(true) };
+        let mut find = self.connection.prepare_cached("SELECT seq FROM _broadcast_requests WHERE id = ?")?;
+        let seen: Option<u64> = find.query_row([id], |row| row.get(0)).optional()?;
+        if seen.is_some_and(|seen| seq - seen < REQUEST_ID_WINDOW) {
+            return Ok(false);
+        }
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO _broadcast_requests(seq, id) VALUES (?, ?)")?;
+        insert.execute(params![seq, id])?;
+        Ok(true)
+    }
+
+    fn apply_write(&mut self, seq: u64, write: &Write) -> Result<(), rusqlite::Error> {
+        let Write { collection, key, .. } = write;
+        let mut find = self
+            .connection
+            .prepare_cached("SELECT value, seq FROM documents WHERE collection = ? AND key = ?")?;
+        let old: Option<(String, u64)> =
+            find.query_row([collection, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some((value, seq)) = &old {
+            self.committed.digest.remove(collection, key, value, *seq);
+        }
+        match &write.operation {
+            Operation::Put(value) => {
+                let mut put = self.connection.prepare_cached(
+                    "INSERT INTO documents(collection, key, value, seq) VALUES (?, ?, ?, ?)
+                     ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value, seq = excluded.seq",
+                )?;
+                put.execute(params![collection, key, value.get(), seq])?;
+                self.committed.digest.add(collection, key, value.get(), seq);
+                if old.is_none() {
+                    self.committed.rows += 1;
+                    self.count(collection, 1);
+                }
+            }
+            Operation::Delete if old.is_some() => {
+                let mut delete = self
+                    .connection
+                    .prepare_cached("DELETE FROM documents WHERE collection = ? AND key = ?")?;
+                delete.execute([collection, key])?;
+                self.committed.rows -= 1;
+                self.count(collection, -1);
+            }
+            Operation::Delete => {}
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, collection: &str, by: i64) {
+        match self.collections.get_mut(collection) {
+            Some(growth) => *growth += by,
+            None => drop(self.collections.insert(collection.to_owned(), by)),
+        }
+    }
+
+    fn append_to_log(&mut self, message: &WriteMessage) -> Result<(), rusqlite::Error> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO _broadcast_log(last, first, hash, epoch, at, body) VALUES (?, ?, ?, ?, ?, ?)",
+        )?;
+        let position = message.position;
+        let body = message.body().as_ref();
+        insert.execute(params![
+            position.last,
+            message.first,
+            position.hash.to_string(),
+            message.epoch,
+            message.at,
+            body
+        ])?;
+        self.log_bytes += body.len() as u64;
+        Ok(())
+    }
+
+    fn forget_old_requests(&self) -> Result<(), rusqlite::Error> {
+        let oldest_kept = (self.committed.applied.position.last + 1).saturating_sub(REQUEST_ID_WINDOW);
+        let mut delete = self.connection.prepare_cached("DELETE FROM _broadcast_requests WHERE seq < ?")?;
+        delete.execute([oldest_kept]).map(drop)
+    }
+
+    /// Removes the oldest messages until the rest fits.
+    fn prune_log(&mut self, limit: u64) -> Result<(), rusqlite::Error> {
+        if self.log_bytes <= limit {
+            return Ok(());
+        }
+        let mut oldest =
+            self.connection.prepare_cached("SELECT last, length(body) FROM _broadcast_log ORDER BY last")?;
+        let mut rows = oldest.query([])?;
+        let mut pruned_to = 0_u64;
+        while self.log_bytes > limit
+            && let Some(row) = rows.next()?
+        {
+            pruned_to = row.get(0)?;
+            self.log_bytes = self.log_bytes.saturating_sub(row.get(1)?);
+        }
+        let mut delete = self.connection.prepare_cached("DELETE FROM _broadcast_log WHERE last <= ?")?;
+        delete.execute([pruned_to]).map(drop)
+    }
+
+    fn save(self) -> Result<Committed, rusqlite::Error> {
+        let mut count = self.connection.prepare_cached(
+            "INSERT INTO _broadcast_collections(name, rows) VALUES (?, ?)
+             ON CONFLICT (name) DO UPDATE SET rows = rows + excluded.rows",
+        )?;
+        let mut forget = self
+            .connection
+            .prepare_cached("DELETE FROM _broadcast_collections WHERE name = ? AND rows = 0")?;
+        for (name, growth) in self.collections.iter().filter(|(_, growth)| **growth != 0) {
+            count.execute(params![name, growth])?;
+            if *growth < 0 {
+                forget.execute([name])?;
+            }
+        }
+        let Committed { applied, digest, rows, at } = self.committed;
+        let mut save = self.connection.prepare_cached(
+            "UPDATE _broadcast_state SET last = ?, hash = ?, epoch = ?, at = ?, digest = ?, rows = ?, log_bytes = ?",
+        )?;
+        save.execute(params![
+            applied.position.last,
+            applied.position.hash.to_string(),
+            applied.epoch,
+            at,
+            digest.to_string(),
+            rows,
+            self.log_bytes
+        ])?;
+        Ok(self.committed)
+    }
+}

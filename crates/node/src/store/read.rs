@@ -1,0 +1,241 @@
+//! Reading beside the writer: every answer is of one position, and no reader makes the writer wait.
+//!
+//! Connections are read-only and few; a question waits for one of them, off the async threads, with a deadline.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use broadcast_protocol::digest::Digest;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use super::{Committed, StoreError, open_for_reading, schema};
+
+/// How many questions are answered at once.
+const CONNECTIONS: usize = 4;
+
+/// How long a question waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most that one answer carries, in bytes; one row or message is always sent whole.
+pub const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// All connections are in use.
+    #[error("all {CONNECTIONS} reading connections were in use for {TURN_TIMEOUT:?}")]
+    Busy,
+    /// The process is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A few read-only connections to a node's database.
+#[derive(Debug, Clone)]
+pub struct Readers {
+    path: PathBuf,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Arc::default(), turns: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Answers a question from one consistent state of the database.
+    pub async fn read<T, F>(&self, question: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned());
+        let turn = turn.await.map_err(|_| ReadError::Busy)?.map_err(|_| ReadError::Stopping)?;
+        let Self { path, idle, .. } = self.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            // The turn ends when the connection is free, not when the asker loses patience.
+            let _turn = turn;
+            let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut connection = pooled.map_or_else(|| open_for_reading(&path), Ok)?;
+            let answer = Reader::of(&mut connection).and_then(|reader| question(&reader));
+            // A connection that failed is not used again: the file may have been replaced under it.
+            if answer.is_ok() {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            }
+            answer
+        });
+        Ok(answer.await.map_err(|_| ReadError::Stopping)??)
+    }
+}
+
+/// One consistent state of the database.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    transaction: Transaction<'a>,
+}
+
+/// A row.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Its value: JSON text, byte for byte as it was stored.
+    pub value: String,
+    /// The write that stored it.
+    pub seq: u64,
+}
+
+/// Some rows of a collection, in the order of their keys.
+#[derive(Debug, Serialize)]
+pub struct ListPage {
+    /// The rows.
+    pub items: Vec<ListItem>,
+    /// The position that they are of.
+    pub position: u64,
+    /// The key to go on after, if there are more.
+    pub next: Option<String>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize)]
+pub struct ListItem {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Box<RawValue>,
+    /// The write that stored it.
+    pub seq: u64,
+}
+
+/// A collection and its size.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct CollectionCount {
+    /// Its name.
+    pub name: String,
+    /// The number of its rows.
+    pub rows: u64,
+}
+
+/// What the log has after a position.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LogPage {
+    /// The next messages, one a line; none at the end of the log.
+    Messages(Vec<u8>),
+    /// The next message is no longer kept.
+    Gone {
+        /// The first sequence number that is.
+        oldest: Option<u64>,
+    },
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn of(connection: &'a mut Connection) -> Result<Self, StoreError> {
+        Ok(Self { transaction: connection.transaction()? })
+    }
+
+    /// Where the database is.
+    pub fn committed(&self) -> Result<Committed, StoreError> {
+        schema::load(&self.transaction)?.committed()
+    }
+
+    /// The last sequence number that is applied.
+    pub fn last(&self) -> Result<u64, StoreError> {
+        Ok(schema::load(&self.transaction)?.last)
+    }
+
+    /// A row.
+    pub fn document(&self, collection: &str, key: &str) -> Result<Option<Document>, StoreError> {
+        let mut find = self
+            .transaction
+            .prepare_cached("SELECT value, seq FROM documents WHERE collection = ? AND key = ?")?;
+        let document =
+            find.query_row([collection, key], |row| Ok(Document { value: row.get(0)?, seq: row.get(1)? }));
+        Ok(document.optional()?)
+    }
+
+    /// Up to `limit` rows, and [`MAX_PAGE_BYTES`], whose keys begin with `prefix` and come after `after`.
+    pub fn list(
+        &self,
+        collection: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
+        // Keys are in byte order, so those with one prefix stand together.
+        let mut find = self.transaction.prepare_cached(
+            "SELECT key, value, seq FROM documents
+             WHERE collection = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key",
+        )?;
+        let from = after.map_or(prefix, |after| after.max(prefix));
+        let mut rows = find.query(params![collection, from, after])?;
+        let mut page = ListPage { items: Vec::new(), position: self.last()?, next: None };
+        let mut bytes = 0;
+        while let Some(row) = rows.next()? {
+            let key: String = row.get(0)?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if page.items.len() == limit || bytes >= MAX_PAGE_BYTES {
+                page.next = page.items.last().map(|item| item.key.clone());
+                break;
+            }
+            let value = RawValue::from_string(row.get(1)?)
+                .map_err(|error| StoreError::Damaged(format!("{collection}/{key} is not JSON: {error}")))?;
+            bytes += key.len() + value.get().len();
+            page.items.push(ListItem { key, value, seq: row.get(2)? });
+        }
+        Ok(page)
+    }
+
+    /// All collections that have rows, by name.
+    pub fn collections(&self) -> Result<Vec<CollectionCount>, StoreError> {
+        let mut find =
+            self.transaction.prepare_cached("SELECT name, rows FROM _broadcast_collections ORDER BY name")?;
+        let counts =
+            find.query_map([], |row| Ok(CollectionCount { name: row.get(0)?, rows: row.get(1)? }))?;
+        Ok(counts.collect::<Result<_, _>>()?)
+    }
+
+    /// The messages that follow a position, up to [`MAX_PAGE_BYTES`].
+    pub fn log(&self, after: u64) -> Result<LogPage, StoreError> {
+        let mut find = self
+            .transaction
+            .prepare_cached("SELECT first, body FROM _broadcast_log WHERE last > ? ORDER BY last")?;
+        let mut rows = find.query([after])?;
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next()? {
+            let first: u64 = row.get(0)?;
+            if lines.is_empty() && first > after + 1 {
+                return Ok(LogPage::Gone { oldest: Some(first) });
+            }
+            let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            if !lines.is_empty() && lines.len() + body.len() > MAX_PAGE_BYTES {
+                break;
+            }
+            lines.extend_from_slice(body);
+            lines.push(b'\n');
+        }
+        if lines.is_empty() && after < self.last()? {
+            return Ok(LogPage::Gone { oldest: None });
+        }
+        Ok(LogPage::Messages(lines))
+    }
+
+    /// The digest and the number of rows, from the rows themselves: reads all of them.
+    pub fn recompute(&self) -> Result<(Digest, u64), StoreError> {
+        let mut all = self.transaction.prepare_cached("SELECT collection, key, value, seq FROM documents")?;
+        let mut rows = all.query([])?;
+        let (mut digest, mut count) = (Digest::default(), 0);
+        while let Some(row) = rows.next()? {
+            let text = |index| row.get_ref(index)?.as_str().map_err(rusqlite::Error::from);
+            digest.add(text(0)?, text(1)?, text(2)?, row.get(3)?);
+            count += 1;
+        }
+        Ok((digest, count))
+    }
+}

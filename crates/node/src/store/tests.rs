@@ -1,0 +1,339 @@
+use broadcast_protocol::chain::Position;
+use proptest::prelude::*;
+use rusqlite::params;
+use tempfile::TempDir;
+
+use super::*;
+use crate::testing::{CLUSTER, History, delete, put, put_with_id};
+
+const LOG_BYTES: u64 = 1 << 20;
+
+fn open(directory: &TempDir) -> Store {
+    Store::open(directory.path(), CLUSTER, LOG_BYTES).unwrap()
+}
+
+fn new_store() -> (TempDir, Store) {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory);
+    (directory, store)
+}
+
+fn read<T>(store: &mut Store, question: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> T {
+    question(&Reader::of(&mut store.connection).unwrap()).unwrap()
+}
+
+fn value(store: &mut Store, key: &str) -> Option<(String, u64)> {
+    read(store, |reader| reader.document("c", key)).map(|document| (document.value, document.seq))
+}
+
+/// Whether what is maintained row by row is what the rows give.
+fn assert_consistent(store: &mut Store) {
+    let committed = store.committed().unwrap();
+    let (recomputed, counts) = read(store, |reader| Ok((reader.recompute()?, reader.collections()?)));
+    assert_eq!(recomputed, (committed.digest, committed.rows));
+    let mut found = Vec::new();
+    let mut statement =
+        store.connection.prepare("SELECT collection, count(*) FROM documents GROUP BY 1 ORDER BY 1").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        found.push(CollectionCount { name: row.get(0).unwrap(), rows: row.get(1).unwrap() });
+    }
+    assert_eq!(counts, found);
+}
+
+#[test]
+fn rows_and_position_survive_a_restart_together() {
+    let (directory, mut store) = new_store();
+    let mut history = History { epoch: 7, ..History::default() };
+    let messages = [
+        history.message(&[put("c", "a", "1.50"), put("c", "b", "null")]),
+        history.message(&[put("c", "a", "[2]"), delete("c", "b"), delete("c", "never"), put("d", "x", "{}")]),
+    ];
+    let committed = store.apply(&messages).unwrap();
+    assert_eq!((committed.applied.position, committed.applied.epoch), (history.position, 7));
+    assert_eq!((committed.rows, committed.at), (2, 1_000));
+    drop(store);
+    let mut store = open(&directory);
+    assert_eq!(store.committed().unwrap(), committed);
+    assert_eq!(value(&mut store, "a"), Some(("[2]".to_owned(), 3)));
+    assert_eq!(value(&mut store, "b"), None);
+    assert_consistent(&mut store);
+}
+
+#[test]
+fn a_transaction_that_fails_in_the_middle_changes_nothing() {
+    let (_directory, mut store) = new_store();
+    let mut history = History::default();
+    let before = store.apply(&history.puts(3)).unwrap();
+    let mut messages = history.puts(2);
+    let mut elsewhere = History { position: Position { last: 9, ..history.position }, epoch: 1 };
+    messages.extend(elsewhere.puts(1));
+    let error = store.apply(&messages).unwrap_err();
+    assert!(matches!(error, StoreError::BrokenLink { applied: 5, found: 9 }), "{error}");
+    assert_eq!(store.committed().unwrap(), before);
+    assert_consistent(&mut store);
+}
+
+#[test]
+fn a_process_that_dies_in_a_transaction_leaves_the_last_one_whole() {
+    let (directory, mut store) = new_store();
+    let mut history = History::default();
+    let before = store.apply(&history.puts(3)).unwrap();
+    // What a crash leaves: the files as they are while a transaction is under way.
+    store
+        .connection
+        .execute_batch("BEGIN IMMEDIATE; DELETE FROM documents; UPDATE _broadcast_state SET last = 99")
+        .unwrap();
+    let copy = TempDir::new().unwrap();
+    for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")] {
+        std::fs::copy(directory.path().join(&name), copy.path().join(&name)).unwrap();
+    }
+    let mut recovered = open(&copy);
+    assert_eq!(recovered.committed().unwrap(), before);
+    assert_consistent(&mut recovered);
+}
+
+#[test]
+fn a_write_whose_request_id_was_seen_changes_nothing() {
+    let (_directory, mut store) = new_store();
+    let mut history = History::default();
+    let twice = history.message(&[put_with_id("c", "a", "1", "r1"), put_with_id("c", "b", "1", "r1")]);
+    let later = history.message(&[put_with_id("c", "a", "2", "r1"), put_with_id("c", "a", "3", "r2")]);
+    let committed = store.apply(&[twice, later]).unwrap();
+    assert_eq!(committed.applied.position.last, 4);
+    assert_eq!(value(&mut store, "a"), Some(("3".to_owned(), 4)));
+    assert_eq!(value(&mut store, "b"), None);
+}
+
+#[test]
+fn a_request_id_is_remembered_for_exactly_the_window() {
+    for (distance, is_applied) in [(REQUEST_ID_WINDOW - 1, false), (REQUEST_ID_WINDOW, true)] {
+        let (_directory, mut store) = new_store();
+        let mut history = History::default();
+        store.apply(&[history.message(&[put_with_id("c", "a", "1", "r")])]).unwrap();
+        // The history between them, without making a million writes.
+        history.position.last = distance;
+        store.connection.execute("UPDATE _broadcast_state SET last = ?", [distance]).unwrap();
+        store.apply(&[history.message(&[put_with_id("c", "a", "2", "r")])]).unwrap();
+        let expected = if is_applied { ("2".to_owned(), distance + 1) } else { ("1".to_owned(), 1) };
+        assert_eq!(value(&mut store, "a"), Some(expected), "{distance}");
+        // Forgotten when it can no longer matter, not before.
+        store.connection.execute("UPDATE _broadcast_state SET last = ?", [distance * 2 + 1]).unwrap();
+        history.position.last = distance * 2 + 1;
+        store.apply(&[history.message(&[put("c", "z", "1")])]).unwrap();
+        let kept: u64 = store
+            .connection
+            .query_row("SELECT count(*) FROM _broadcast_requests", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, 0, "{distance}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn the_maintained_digest_and_counts_are_those_of_the_rows(
+        messages in prop::collection::vec(
+            prop::collection::vec((0..3_u8, 0..6_u8, any::<bool>(), any::<u8>(), prop::option::of(0..4_u8)), 1..5),
+            1..12,
+        ),
+        split in 0..12_usize,
+    ) {
+        let mut history = History::default();
+        let messages: Vec<_> = messages
+            .into_iter()
+            .map(|writes| {
+                let writes: Vec<String> = writes
+                    .into_iter()
+                    .map(|(collection, key, deletes, value, id)| {
+                        let (collection, key) = (format!("c{collection}"), format!("k{key}"));
+                        match (deletes, id) {
+                            (true, _) => delete(&collection, &key),
+                            (_, Some(id)) => put_with_id(&collection, &key, &value.to_string(), &id.to_string()),
+                            (_, None) => put(&collection, &key, &value.to_string()),
+                        }
+                    })
+                    .collect();
+                history.message(&writes)
+            })
+            .collect();
+        // How the messages are grouped into transactions must not matter.
+        let (_one_directory, mut one) = new_store();
+        let committed = one.apply(&messages).unwrap();
+        assert_consistent(&mut one);
+        let (_two_directory, mut two) = new_store();
+        let (first, rest) = messages.split_at(split.min(messages.len()));
+        two.apply(first).unwrap();
+        prop_assert_eq!(two.apply(rest).unwrap(), committed);
+        assert_consistent(&mut two);
+    }
+}
+
+#[test]
+fn the_log_keeps_the_newest_messages_and_says_when_it_no_longer_reaches_back() {
+    let directory = TempDir::new().unwrap();
+    let mut history = History::default();
+    let messages = history.puts(20);
+    let size = messages[0].body().len() as u64;
+    let mut store = Store::open(directory.path(), CLUSTER, size * 5 + size / 2).unwrap();
+    for pair in messages.chunks(2) {
+        store.apply(pair).unwrap();
+    }
+    let (kept, bytes): (u64, u64) = store
+        .connection
+        .query_row("SELECT count(*), sum(length(body)) FROM _broadcast_log", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!((kept, bytes), (5, schema::load(&store.connection).unwrap().log_bytes));
+    assert_eq!(read(&mut store, |reader| reader.log(14)), LogPage::Gone { oldest: Some(16) });
+    let lines = |messages: &[broadcast_protocol::envelope::WriteMessage]| {
+        messages.iter().flat_map(|message| [message.body().as_ref(), b"\n"].concat()).collect::<Vec<u8>>()
+    };
+    assert_eq!(read(&mut store, |reader| reader.log(15)), LogPage::Messages(lines(&messages[15..])));
+    assert_eq!(read(&mut store, |reader| reader.log(19)), LogPage::Messages(lines(&messages[19..])));
+    for after in [20, 21, u64::MAX >> 1] {
+        assert_eq!(read(&mut store, |reader| reader.log(after)), LogPage::Messages(Vec::new()), "{after}");
+    }
+}
+
+#[test]
+fn a_log_page_is_bounded_and_never_empty_because_of_it() {
+    let (_directory, mut store) = new_store();
+    let mut history = History::default();
+    let value = format!("\"{}\"", "v".repeat(200_000));
+    let writes: Vec<String> = (0..15).map(|key| put("c", &key.to_string(), &value)).collect();
+    store.log_bytes = u64::MAX;
+    for _ in 0..3 {
+        store.apply(&[history.message(&writes)]).unwrap();
+    }
+    let mut after = 0;
+    for _ in 0..3 {
+        let LogPage::Messages(page) = read(&mut store, |reader| reader.log(after)) else { unreachable!() };
+        assert_eq!(page.split(|byte| *byte == b'\n').count() - 1, 1);
+        after += 15;
+    }
+    let rows = read(&mut store, |reader| reader.list("c", "", None, 1000));
+    assert_eq!(rows.items.len(), 15);
+}
+
+#[test]
+fn opening_the_file_ends_the_writing_of_whoever_had_it_open() {
+    let (directory, mut first) = new_store();
+    let mut history = History::default();
+    first.apply(&history.puts(1)).unwrap();
+    first.probe().unwrap();
+    let mut second = open(&directory);
+    let messages = history.puts(1);
+    assert!(matches!(first.apply(&messages), Err(StoreError::TakenOver { .. })));
+    assert!(matches!(first.probe(), Err(StoreError::TakenOver { .. })));
+    second.apply(&messages).unwrap();
+    assert_consistent(&mut second);
+}
+
+#[test]
+fn a_file_that_is_not_this_nodes_is_refused_and_not_touched() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let refused = |message: &str| {
+        let before = std::fs::read(&path).unwrap();
+        let error = Store::open(directory.path(), CLUSTER, LOG_BYTES).unwrap_err();
+        assert!(error.is_refusal(), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{message}");
+    };
+    std::fs::write(&path, "certainly not a database".repeat(100)).unwrap();
+    refused("not a database");
+
+    std::fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
+    refused("not of a node");
+
+    std::fs::remove_file(&path).unwrap();
+    drop(Store::open(directory.path(), "another", LOG_BYTES).unwrap());
+    refused("the database of cluster \"another\", this node is configured for \"test\"");
+
+    std::fs::remove_file(&path).unwrap();
+    let store = Store::open(directory.path(), CLUSTER, LOG_BYTES).unwrap();
+    store.connection.execute("UPDATE _broadcast_state SET schema = 2", []).unwrap();
+    drop(store);
+    refused("schema version 2, this node knows versions up to 1");
+}
+
+#[test]
+fn a_database_that_is_full_locked_or_read_only_fails_without_harm_and_recovers() {
+    let (directory, mut store) = new_store();
+    let mut history = History::default();
+    let before = store.apply(&history.puts(1)).unwrap();
+    let value = format!("\"{}\"", "v".repeat(200_000));
+    let message = [history.message(&[put("c", "large", &value)])];
+    store.connection.busy_timeout(Duration::ZERO).unwrap();
+    let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+
+    let pages: u32 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    let set = |store: &Store, name, value: u32| store.connection.pragma_update(None, name, value).unwrap();
+    for (name, code) in [
+        ("full", ErrorCode::DiskFull),
+        ("locked", ErrorCode::DatabaseBusy),
+        ("read-only", ErrorCode::ReadOnly),
+    ] {
+        match name {
+            "full" => set(&store, "max_page_count", pages),
+            "locked" => other.execute_batch("BEGIN IMMEDIATE").unwrap(),
+            _ => set(&store, "query_only", 1),
+        }
+        match store.apply(&message) {
+            Err(StoreError::Sqlite(error)) => assert_eq!(error.sqlite_error_code(), Some(code), "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+        // What is full may have room for the little that a probe writes.
+        assert_eq!(store.probe().is_err(), name != "full", "{name}");
+        match name {
+            "full" => set(&store, "max_page_count", 1_000_000),
+            "locked" => other.execute_batch("ROLLBACK").unwrap(),
+            _ => set(&store, "query_only", 0),
+        }
+        store.probe().unwrap();
+        assert_eq!(store.committed().unwrap(), before, "{name}");
+    }
+    store.apply(&message).unwrap();
+    assert_consistent(&mut store);
+}
+
+#[test]
+fn the_documents_table_is_what_people_query() {
+    let (_directory, mut store) = new_store();
+    let mut history = History::default();
+    store.apply(&[history.message(&[put("users", "42", r#"{"name":"Ada"}"#)])]).unwrap();
+    let name: String = store
+        .connection
+        .query_row(
+            "SELECT json_extract(value, '$.name') FROM documents WHERE collection = ?1 AND key = ?2 AND seq = ?3",
+            params!["users", "42", 1],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(name, "Ada");
+    let tables: u64 = store
+        .connection
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '\\_broadcast\\_%' ESCAPE '\\'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(tables, 1);
+}
+
+#[tokio::test]
+async fn readers_see_what_is_committed_while_a_transaction_is_under_way() {
+    let (_directory, mut store) = new_store();
+    let mut history = History::default();
+    store.apply(&history.puts(3)).unwrap();
+    let readers = store.readers();
+    store.connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM documents").unwrap();
+    for _ in 0..8 {
+        let page = readers.read(|reader| reader.list("c", "", None, 10)).await.unwrap();
+        assert_eq!((page.items.len(), page.position), (3, 3));
+    }
+}
