@@ -1,0 +1,169 @@
+//! The cluster's objects on the broker: looked at, declared and removed over AMQP alone.
+//!
+//! A connection lives for one pass. It is cheap beside the seconds between passes, and there is no state to repair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use broadcast_protocol::envelope::{Mark, Message};
+use broadcast_protocol::names::{BrokerNames, NodeId};
+use broadcast_protocol::topology::{ExchangeDeclaration, QueueDeclaration};
+use broadcast_service::amqp::{AmqpError, CALL_DEADLINE, Connection, Outgoing, QueueDepth};
+
+use crate::names::MANAGER;
+use crate::secret::BrokerAccess;
+
+/// An error of the broker, with what was being done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {source}")]
+pub struct BrokerError {
+    /// The object that it is about: an exchange, a queue, or the Secret with the address.
+    pub object: String,
+    /// What the broker or the network says.
+    pub source: AmqpError,
+}
+
+impl BrokerError {
+    /// Adds the object to an error.
+    pub fn about(object: impl Into<String>) -> impl FnOnce(AmqpError) -> Self {
+        let object = object.into();
+        move |source| Self { object, source }
+    }
+
+    /// Whether the broker answered, and refused this object alone.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self.source,
+            AmqpError::ArgumentsDiffer(_)
+                | AmqpError::AccessRefused(_)
+                | AmqpError::Locked(_)
+                | AmqpError::NameTooLong(_)
+                | AmqpError::Returned(_)
+        )
+    }
+
+    /// Whether only a person can mend it.
+    pub fn needs_a_change(&self) -> bool {
+        self.is_refusal()
+            || matches!(
+                self.source,
+                AmqpError::CredentialsRefused { .. } | AmqpError::VhostRefused { .. } | AmqpError::Url(_)
+            )
+    }
+}
+
+/// What a cluster has on the broker, as far as it is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedBroker {
+    /// The nodes' queues that exist.
+    pub node_queues: BTreeMap<NodeId, QueueDepth>,
+}
+
+/// Connects and looks at the queues of `ids`.
+pub async fn fetch_broker(
+    access: &BrokerAccess,
+    names: &BrokerNames,
+    ids: &BTreeSet<NodeId>,
+) -> Result<(Connection, ObservedBroker), BrokerError> {
+    let about_address = BrokerError::about(format!("Secret {}", access.secret()));
+    let connection = Connection::connect(access.url(), MANAGER).await.map_err(about_address)?;
+    let mut observed = ObservedBroker::default();
+    for id in ids {
+        let queue = names.node_queue(*id);
+        let depth =
+            connection.inspect_queue(&queue).await.map_err(BrokerError::about(format!("queue {queue}")))?;
+        if let Some(depth) = depth {
+            observed.node_queues.insert(*id, depth);
+        }
+    }
+    Ok((connection, observed))
+}
+
+/// Puts the mark of a new cluster into the head queue. Only when this returns without error is it there for sure.
+pub async fn publish_genesis(
+    connection: &Connection,
+    cluster: &str,
+    head_queue: &str,
+) -> Result<(), BrokerError> {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
+    let message = Message::Mark(Mark::genesis(cluster, at));
+    let publish = async {
+        let publisher = connection.open_publisher().await?;
+        let outgoing = Outgoing {
+            // The default exchange: into this one queue, not to the nodes.
+            exchange: "",
+            routing_key: head_queue,
+            mandatory: true,
+            persistent: true,
+            kind: message.kind(),
+            message_id: &message.id(),
+            app_id: MANAGER,
+            reply_to: None,
+            body: &message.body(),
+        };
+        publisher.publish(&outgoing).await?.confirmed(CALL_DEADLINE).await?;
+        publisher.close().await
+    };
+    publish.await.map_err(BrokerError::about(format!("queue {head_queue}")))
+}
+
+/// Declares an exchange.
+pub async fn declare_exchange(
+    connection: &Connection,
+    exchange: &ExchangeDeclaration,
+) -> Result<(), BrokerError> {
+    connection
+        .declare_exchange(exchange)
+        .await
+        .map_err(BrokerError::about(format!("exchange {}", exchange.name)))
+}
+
+/// Declares a queue and binds it.
+pub async fn declare_queue(connection: &Connection, queue: &QueueDeclaration) -> Result<(), BrokerError> {
+    connection.declare_queue(queue).await.map_err(BrokerError::about(format!("queue {}", queue.name)))
+}
+
+/// Removes a queue. It is unbound first: a broker may close a publisher's connection when a bound one goes. One with
+/// other arguments is somebody else's and stays.
+pub async fn remove_queue(connection: &Connection, queue: &QueueDeclaration) -> Result<(), BrokerError> {
+    let remove = async {
+        if connection.inspect_queue(&queue.name).await?.is_none() {
+            return Ok(());
+        }
+        match connection.declare_queue(queue).await {
+            // Not found is its exchange: then it is not bound.
+            Ok(()) | Err(AmqpError::NotFound(_)) => {}
+            Err(AmqpError::ArgumentsDiffer(text)) => {
+                note_left(&queue.name, &text);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        connection.unbind_queue(&queue.name, &queue.bound_to).await?;
+        connection.delete_queue(&queue.name).await
+    };
+    remove.await.map_err(BrokerError::about(format!("queue {}", queue.name)))
+}
+
+/// Removes an exchange. One of another type is somebody else's and stays.
+pub async fn remove_exchange(
+    connection: &Connection,
+    exchange: &ExchangeDeclaration,
+) -> Result<(), BrokerError> {
+    let remove = async {
+        match connection.declare_exchange(exchange).await {
+            Ok(()) => connection.delete_exchange(&exchange.name).await,
+            Err(AmqpError::ArgumentsDiffer(text)) => {
+                note_left(&exchange.name, &text);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    };
+    remove.await.map_err(BrokerError::about(format!("exchange {}", exchange.name)))
+}
+
+fn note_left(name: &str, text: &str) {
+    tracing::warn!(name, text, "not removed: it is somebody else's");
+}

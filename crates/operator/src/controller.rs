@@ -1,0 +1,88 @@
+//! The reconcile pipeline: observe, validate, plan, apply, status.
+//!
+//! - `observe` only reads, `validate`, `plan` and `build` do no IO at all, and only `apply` and `status` write.
+//! - Not being ready is a value, never an error. An error becomes a condition, an event and a delay in one place.
+//! - A pass has a deadline, passes of one resource never overlap, and while nothing changes nothing is written.
+
+pub mod apply;
+pub mod build;
+pub mod conflict;
+pub mod error;
+pub mod events;
+pub mod memory;
+pub mod objects;
+pub mod observe;
+pub mod plan;
+pub mod quantity;
+pub mod reconcile;
+pub mod status;
+pub mod unreadable;
+pub mod validate;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use broadcast_api::BroadcastCluster;
+use futures_util::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Config, Controller, Error};
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Client, Resource};
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::reconcile::{Context, decide_retry, reconcile};
+use crate::names::managed_selector;
+
+/// How many resources are worked on at the same time.
+const CONCURRENCY: u16 = 16;
+
+/// A watched resource, which may be one that cannot be read.
+pub type WatchedCluster = DeserializeGuard<BroadcastCluster>;
+
+/// A controller for one namespace, or for all, and what it knows of the resources there.
+pub fn build_controller(
+    client: &Client,
+    namespace: Option<&str>,
+) -> (Controller<WatchedCluster>, Store<WatchedCluster>) {
+    let controller = Controller::new(watched_clusters(client, namespace), watcher::Config::default())
+        .owns(api::<Deployment>(client, namespace), watcher::Config::default().labels(&managed_selector()))
+        .with_config(Config::default().concurrency(CONCURRENCY));
+    let store = controller.store();
+    (controller, store)
+}
+
+/// The resources of one namespace, or all.
+pub fn watched_clusters(client: &Client, namespace: Option<&str>) -> Api<WatchedCluster> {
+    api(client, namespace)
+}
+
+/// Runs a controller until it is told to stop; passes that run then are finished.
+pub async fn run_controller(
+    controller: Controller<WatchedCluster>,
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+) -> Result<(), Infallible> {
+    controller
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |watched, _, context| decide_retry(&watched, &context), context)
+        .for_each(async |result| {
+            match result {
+                Ok(_) => {}
+                Err(Error::ObjectNotFound(resource)) => tracing::debug!(%resource, "gone in the meantime"),
+                // A watch that fails starts again by itself; a pass that failed is in the resource's status.
+                Err(error) => tracing::warn!(%error, "not done"),
+            }
+        })
+        .await;
+    Ok(())
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+}

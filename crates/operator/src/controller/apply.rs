@@ -1,0 +1,197 @@
+//! Does what the plan says, in its order, and stops at the first failure: the next pass goes on from what is there.
+
+use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, NodeStatus};
+use broadcast_service::amqp::Connection;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use crate::broker::{declare_exchange, declare_queue, publish_genesis, remove_exchange, remove_queue};
+use crate::controller::error::{Problem, ReconcileError};
+use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
+use crate::controller::observe::{api_of, is_owned_by};
+use crate::controller::plan::Step;
+use crate::controller::status::publish_status;
+use crate::controller::validate::ValidCluster;
+use crate::names::{FINALIZER, MANAGER};
+
+/// What steps are done with.
+pub struct Tools<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// The broker, if it was reached.
+    pub connection: Option<&'a Connection>,
+}
+
+/// What came of a plan.
+#[derive(Debug)]
+pub struct Applied {
+    /// The objects that are there now.
+    pub objects: ObservedObjects,
+    /// The status as it was recorded on the way.
+    pub status: BroadcastClusterStatus,
+    /// Why it ended early.
+    pub failure: Option<ReconcileError>,
+}
+
+/// Does the steps.
+pub async fn apply(
+    steps: &[Step],
+    cluster: &ValidCluster,
+    tools: &Tools<'_>,
+    observed: ObservedObjects,
+    status: BroadcastClusterStatus,
+) -> Applied {
+    let mut applied = Applied { objects: observed, status, failure: None };
+    for step in steps {
+        tracing::debug!(cluster = cluster.names.cluster(), ?step, "applying");
+        if let Err(error) = apply_step(step, cluster, tools, &mut applied).await {
+            applied.failure = Some(error);
+            break;
+        }
+    }
+    applied
+}
+
+async fn apply_step(
+    step: &Step,
+    cluster: &ValidCluster,
+    tools: &Tools<'_>,
+    applied: &mut Applied,
+) -> Result<(), ReconcileError> {
+    match step {
+        Step::RecordNodes(ids) => {
+            let nodes = &mut applied.status.nodes;
+            for id in ids {
+                if nodes.iter().all(|node| node.id != id.get()) {
+                    let queue = cluster.topology.names().node_queue(*id);
+                    nodes.push(NodeStatus { id: id.get(), queue, ..NodeStatus::default() });
+                }
+            }
+            nodes.sort_by_key(|node| node.id);
+            publish_status(tools.client, cluster, &applied.status).await
+        }
+        Step::RecordGenesis => {
+            applied.status.topology.genesis = true;
+            publish_status(tools.client, cluster, &applied.status).await
+        }
+        Step::Apply(object) => apply_object(object, cluster, tools.client, &mut applied.objects).await,
+        Step::Delete(kind, name) => {
+            delete_object(*kind, name, cluster, tools.client, &mut applied.objects).await
+        }
+        Step::RemoveFinalizer => remove_finalizer(tools.client, cluster).await,
+        Step::DeclareExchange(_)
+        | Step::DeclareQueue(_)
+        | Step::PublishGenesis(_)
+        | Step::RemoveQueue(_)
+        | Step::RemoveExchange(_) => {
+            apply_broker_step(step, cluster, tools.connection).await.map_err(Into::into)
+        }
+    }
+}
+
+async fn apply_broker_step(
+    step: &Step,
+    cluster: &ValidCluster,
+    connection: Option<&Connection>,
+) -> Result<(), Problem> {
+    // A plan has steps for the broker only when it was reached.
+    let Some(connection) = connection else { return Ok(()) };
+    match step {
+        Step::DeclareExchange(exchange) => declare_exchange(connection, exchange).await?,
+        Step::DeclareQueue(queue) => declare_queue(connection, queue).await?,
+        Step::PublishGenesis(queue) => publish_genesis(connection, &cluster.uid, queue).await?,
+        Step::RemoveQueue(queue) => remove_queue(connection, queue).await?,
+        Step::RemoveExchange(exchange) => remove_exchange(connection, exchange).await?,
+        Step::RecordNodes(_)
+        | Step::RecordGenesis
+        | Step::Apply(_)
+        | Step::Delete(..)
+        | Step::RemoveFinalizer => {}
+    }
+    Ok(())
+}
+
+async fn apply_object(
+    object: &DesiredObject,
+    cluster: &ValidCluster,
+    client: &Client,
+    objects: &mut ObservedObjects,
+) -> Result<(), ReconcileError> {
+    let api = api_of(client, &cluster.namespace, object.kind);
+    let (kind, name) = (object.kind, &object.name);
+    let key = (kind, name.clone());
+    if !objects.contains_key(&key) {
+        // Server-side apply would take over what somebody else made under this name.
+        let found =
+            api.get_opt(name).await.map_err(ReconcileError::kube(format!("get {} {name}", kind.as_str())))?;
+        if found.is_some_and(|found| !is_owned_by(&found, &cluster.uid)) {
+            return Err(ReconcileError::NameTaken { kind, name: name.clone() });
+        }
+    }
+    let parameters = PatchParams::apply(MANAGER).force();
+    let result = api
+        .patch(name, &parameters, &Patch::Apply(&object.body))
+        .await
+        .map_err(ReconcileError::kube(format!("apply {} {name}", kind.as_str())))?;
+    objects.insert(key, serde_json::to_value(&result).unwrap_or_default());
+    Ok(())
+}
+
+/// In the foreground: a Deployment is there until its pods are gone.
+async fn delete_object(
+    kind: Kind,
+    name: &str,
+    cluster: &ValidCluster,
+    client: &Client,
+    objects: &mut ObservedObjects,
+) -> Result<(), ReconcileError> {
+    let parameters =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    match api_of(client, &cluster.namespace, kind).delete(name, &parameters).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(ReconcileError::kube(format!("delete {} {name}", kind.as_str()))(error)),
+        Ok(_) => {}
+    }
+    objects.remove(&(kind, name.to_owned()));
+    Ok(())
+}
+
+/// Makes sure that the resource is not gone before what it has on the broker.
+pub async fn add_finalizer(client: &Client, cluster: &BroadcastCluster) -> Result<(), ReconcileError> {
+    let mut finalizers = cluster.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
+    patch_finalizers(client, cluster, &finalizers).await
+}
+
+/// Lets the resource go. Another's finalizers stay, also those that were added in the meantime: the patch is refused
+/// when the resource changed since it was read.
+async fn remove_finalizer(client: &Client, valid: &ValidCluster) -> Result<(), ReconcileError> {
+    let api: Api<BroadcastCluster> = Api::namespaced(client.clone(), &valid.namespace);
+    let name = valid.names.cluster();
+    let Some(cluster) = api.get_opt(name).await.map_err(ReconcileError::kube("get BroadcastCluster"))? else {
+        return Ok(());
+    };
+    let mut finalizers = cluster.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    patch_finalizers(client, &cluster, &finalizers).await
+}
+
+async fn patch_finalizers(
+    client: &Client,
+    cluster: &BroadcastCluster,
+    finalizers: &[String],
+) -> Result<(), ReconcileError> {
+    let api: Api<BroadcastCluster> =
+        Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
+    let resource_version = cluster.resource_version();
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": resource_version}});
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch(&cluster.name_any(), &parameters, &Patch::Merge(&patch))
+        .await
+        .map(drop)
+        .map_err(ReconcileError::kube("set the finalizers of the BroadcastCluster"))
+}
+
+#[cfg(test)]
+mod tests;

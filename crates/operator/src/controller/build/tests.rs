@@ -1,0 +1,85 @@
+use broadcast_api::{ResourcesSpec, StorageSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::*;
+use crate::testing::{access, ids, valid};
+
+fn resources(cluster: &ValidCluster) -> ClusterResources {
+    build_resources(cluster, &ids([1, 3]), Some(&access())).unwrap()
+}
+
+#[test]
+fn every_object_is_as_reviewed() {
+    let OrderedObjects { foundations, heart, nodes } = resources(&valid()).into_ordered().unwrap();
+    for object in foundations.iter().chain([&heart]).chain(nodes.values().flatten()) {
+        let name = format!("{}_{}", object.kind.as_str(), object.name);
+        insta::assert_yaml_snapshot!(name, object.body);
+    }
+}
+
+#[test]
+fn a_node_with_storage_has_a_claim_of_its_own() {
+    let mut cluster = valid();
+    let size = "10Gi".to_owned();
+    cluster.storage = Some(StorageSpec { size, storage_class_name: Some("fast".to_owned()) });
+    let limits = [("memory".to_owned(), Quantity("64Mi".to_owned()))].into();
+    cluster.nodes.resources = Some(ResourcesSpec { limits, ..ResourcesSpec::default() });
+    let nodes = resources(&cluster).into_ordered().unwrap().nodes;
+    for object in nodes.values().next().unwrap() {
+        insta::assert_yaml_snapshot!(format!("with_storage_{}", object.kind.as_str()), object.body);
+    }
+}
+
+#[test]
+fn scaling_changes_the_list_of_nodes_and_no_pod() {
+    let before = build_resources(&valid(), &ids([1, 2]), Some(&access())).unwrap().into_ordered().unwrap();
+    let after = build_resources(&valid(), &ids([1, 2, 3]), Some(&access())).unwrap().into_ordered().unwrap();
+    let changed = |(one, other): &(&DesiredObject, &DesiredObject)| one != other;
+    let names: Vec<_> = before
+        .foundations
+        .iter()
+        .zip(&after.foundations)
+        .filter(changed)
+        .map(|(one, _)| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["orders-nodes"]);
+    assert_eq!(before.heart, after.heart);
+    assert!(before.nodes.iter().all(|(id, objects)| after.nodes.get(id) == Some(objects)));
+}
+
+#[test]
+fn a_changed_file_rolls_the_pods_that_read_it() {
+    let mut cluster = valid();
+    let before = resources(&cluster).into_ordered().unwrap();
+    cluster.backlog_bytes /= 2;
+    let after = resources(&cluster).into_ordered().unwrap();
+    let pod = |object: &DesiredObject| object.body["spec"]["template"].clone();
+    assert_eq!(pod(&before.heart), pod(&after.heart));
+    let (before, after) = (before.nodes.values().flatten(), after.nodes.values().flatten());
+    assert!(before.zip(after).all(|(before, after)| pod(before) != pod(after)));
+}
+
+#[test]
+fn files_that_hearts_and_nodes_get_are_files_that_they_take() {
+    use broadcast_protocol::config::{HeartConfig, NodeConfig, NodesFile};
+    let built = resources(&valid());
+    let config = built.config.data.unwrap();
+    let heart = HeartConfig::parse("heart.yaml", &config["heart.yaml"]).unwrap();
+    let node = NodeConfig::parse("node.yaml", &config["node.yaml"], Some("3")).unwrap();
+    assert_eq!(heart.cluster, node.cluster);
+    assert_eq!(heart.topology(), node.topology());
+    assert!(!heart.genesis);
+    let list = NodesFile::parse("nodes.yaml", &built.node_list.data.unwrap()["nodes.yaml"]).unwrap();
+    assert_eq!(list.node_ids.into_iter().collect::<BTreeSet<_>>(), ids([1, 3]));
+}
+
+#[test]
+fn the_password_is_in_the_secret_and_nowhere_else() {
+    let OrderedObjects { foundations, heart, nodes } = resources(&valid()).into_ordered().unwrap();
+    let access = access();
+    let encoded = serde_json::to_value(ByteString(access.secret_text().as_bytes().to_vec())).unwrap();
+    for object in foundations.iter().chain([&heart]).chain(nodes.values().flatten()) {
+        assert!(!object.body.to_string().contains(access.secret_text()), "{object:?}");
+        assert_eq!(object.body["data"]["url"] == encoded, object.kind == Kind::Secret, "{object:?}");
+    }
+}

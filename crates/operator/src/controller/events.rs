@@ -1,0 +1,149 @@
+//! Events: one for each transition of a condition that somebody would want to know of, none while nothing changes.
+
+use broadcast_api::{BroadcastClusterStatus, ConditionType};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder};
+
+use crate::controller::status::condition;
+
+/// The API server takes notes of up to 1 kB.
+const MAX_NOTE_BYTES: usize = 1000;
+
+/// The conditions whose transitions are told. The others say the same in other words.
+const TOLD: [ConditionType; 7] = [
+    ConditionType::Conflict,
+    ConditionType::BrokerReachable,
+    ConditionType::TopologyDeclared,
+    ConditionType::HeartAvailable,
+    ConditionType::NodesReady,
+    ConditionType::Consistent,
+    ConditionType::Ready,
+];
+
+/// An event before it is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventDraft {
+    /// Whether it is bad news.
+    pub warning: bool,
+    /// In one word.
+    pub reason: String,
+    /// For people.
+    pub note: String,
+}
+
+/// The events that tell how `new` differs from `old`.
+pub fn decide_events(old: &BroadcastClusterStatus, new: &BroadcastClusterStatus) -> Vec<EventDraft> {
+    let mut drafts: Vec<EventDraft> = Vec::new();
+    for type_ in TOLD {
+        let (before, Some(after)) = (condition(&old.conditions, type_), condition(&new.conditions, type_))
+        else {
+            continue;
+        };
+        let good = if type_.is_abnormal_when_true() { "False" } else { "True" };
+        let is_good = after.status == good;
+        let is_news = match before {
+            None => is_news_at_the_beginning(type_, is_good),
+            Some(before) => before.status != after.status || (!is_good && before.reason != after.reason),
+        };
+        if !is_news || after.status == "Unknown" {
+            continue;
+        }
+        let draft =
+            EventDraft { warning: !is_good, reason: after.reason.clone(), note: after.message.clone() };
+        if !drafts.iter().any(|other| other.reason == draft.reason) {
+            drafts.push(draft);
+        }
+    }
+    drafts
+}
+
+/// At the beginning nothing is ready, which is no news; nor is a conflict that never was.
+fn is_news_at_the_beginning(type_: ConditionType, is_good: bool) -> bool {
+    match type_ {
+        ConditionType::HeartAvailable | ConditionType::NodesReady | ConditionType::Ready => is_good,
+        ConditionType::Conflict => !is_good,
+        _ => true,
+    }
+}
+
+/// Publishes events about a resource. One that is lost is logged: the condition says the same.
+pub async fn publish_events(recorder: &Recorder, about: &ObjectReference, drafts: Vec<EventDraft>) {
+    for draft in drafts {
+        let event = Event {
+            type_: if draft.warning { EventType::Warning } else { EventType::Normal },
+            reason: draft.reason,
+            note: Some(shorten(draft.note)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, about).await {
+            tracing::warn!(%error, reason = event.reason, "an event was not published");
+        }
+    }
+}
+
+fn shorten(mut note: String) -> String {
+    if note.len() > MAX_NOTE_BYTES {
+        let end = (0..=MAX_NOTE_BYTES - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
+        note.truncate(end);
+        note.push('…');
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use broadcast_api::BroadcastClusterStatus;
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(conditions: &[(&str, &str, &str)]) -> BroadcastClusterStatus {
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|(type_, status, reason)| {
+                json!({"type": type_, "status": status, "reason": reason, "message": "m",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            })
+            .collect();
+        serde_json::from_value(json!({"conditions": conditions})).unwrap()
+    }
+
+    #[test]
+    fn only_transitions_are_told_and_each_reason_once() {
+        type Conditions<'a> = &'a [(&'a str, &'a str, &'a str)];
+        type Told<'a> = &'a [(bool, &'a str)];
+        let cases: &[(Conditions<'_>, Conditions<'_>, Told<'_>)] = &[
+            (&[], &[("Ready", "False", "NodesNotReady"), ("Conflict", "False", "NoConflict")], &[]),
+            (&[], &[("BrokerReachable", "False", "SecretMissing")], &[(true, "SecretMissing")]),
+            (&[], &[("Conflict", "True", "Conflict")], &[(true, "Conflict")]),
+            (&[], &[("Consistent", "Unknown", "NotComparable")], &[]),
+            (&[("Ready", "True", "Ready")], &[("Ready", "True", "Ready")], &[]),
+            (&[("Ready", "False", "A")], &[("Ready", "False", "A")], &[]),
+            (&[("BrokerReachable", "False", "A")], &[("BrokerReachable", "False", "B")], &[(true, "B")]),
+            (&[("Ready", "False", "A")], &[("Ready", "True", "Ready")], &[(false, "Ready")]),
+            (
+                &[("Conflict", "True", "Conflict")],
+                &[("Conflict", "False", "NoConflict")],
+                &[(false, "NoConflict")],
+            ),
+            (
+                &[("NodesReady", "True", "AllReady"), ("Ready", "True", "Ready")],
+                &[("NodesReady", "False", "NodesNotReady"), ("Ready", "False", "NodesNotReady")],
+                &[(true, "NodesNotReady")],
+            ),
+        ];
+        for (old, new, expected) in cases {
+            let drafts = decide_events(&status(old), &status(new));
+            let found: Vec<_> = drafts.iter().map(|draft| (draft.warning, draft.reason.as_str())).collect();
+            assert_eq!(found, *expected, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let note = shorten("ü".repeat(1000));
+        assert!(note.len() <= MAX_NOTE_BYTES && note.ends_with('…'));
+        assert_eq!(shorten("short".to_owned()), "short");
+    }
+}

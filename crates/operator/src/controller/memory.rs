@@ -1,0 +1,56 @@
+//! What is remembered of a resource between passes. Nothing here is needed for what is done, only for when: a process
+//! that starts anew may write or try once too often.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use broadcast_service::backoff::Backoff;
+
+/// The shortest delay after a failure.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The longest: what is mended is noticed within it.
+const LONGEST: Duration = Duration::from_secs(15);
+
+/// What is remembered, by uid.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<String, OfOne>>);
+
+#[derive(Debug, Default)]
+struct OfOne {
+    backoff: Option<Backoff>,
+    written: Option<Instant>,
+}
+
+impl Memory {
+    /// A pass failed: how long to wait.
+    pub fn next_delay(&self, uid: &str) -> Duration {
+        self.with(uid, |one| one.backoff.get_or_insert_with(|| Backoff::new(SHORTEST, LONGEST)).next_delay())
+    }
+
+    /// A pass succeeded.
+    pub fn reset_delay(&self, uid: &str) {
+        self.with(uid, |one| one.backoff = None);
+    }
+
+    /// The status was written.
+    pub fn note_write(&self, uid: &str) {
+        self.with(uid, |one| one.written = Some(Instant::now()));
+    }
+
+    /// How long ago the status was written.
+    pub fn since_write(&self, uid: &str) -> Option<Duration> {
+        self.with(uid, |one| one.written.map(|written| written.elapsed()))
+    }
+
+    /// The resource is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    fn with<T>(&self, uid: &str, use_it: impl FnOnce(&mut OfOne) -> T) -> T {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        use_it(all.entry(uid.to_owned()).or_default())
+    }
+}

@@ -1,0 +1,237 @@
+//! What there is, before anything is decided: reads only, and a failure of the broker or a heart is a finding, not an
+//! error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use broadcast_api::BroadcastCluster;
+use broadcast_protocol::names::NodeId;
+use broadcast_service::amqp::Connection;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, ListParams};
+use kube::core::{DynamicObject, TypeMeta};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+
+use crate::broker::{ObservedBroker, fetch_broker};
+use crate::controller::conflict::find_conflict;
+use crate::controller::error::{Problem, ReconcileError};
+use crate::controller::objects::{Kind, ObservedObjects};
+use crate::controller::validate::ValidCluster;
+use crate::heart::{HeartReport, fetch_heart_report};
+use crate::names::{Component, component_of, node_id_of};
+use crate::secret::{BrokerAccess, SecretError, parse_secret};
+
+/// What is known of a cluster at the beginning of a pass.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Its Kubernetes objects that carry its owner reference.
+    pub objects: ObservedObjects,
+    /// Its pods.
+    pub pods: Vec<ObservedPod>,
+    /// The nodes that its status lists.
+    pub recorded: BTreeSet<NodeId>,
+    /// Whether its status says that its history has begun.
+    pub genesis: bool,
+    /// The broker's address.
+    pub access: Result<BrokerAccess, SecretError>,
+    /// What it has on the broker; a conflict when that is an older resource's.
+    pub broker: Result<ObservedBroker, Problem>,
+    /// What its active heart says, or why none does.
+    pub heart: Result<HeartReport, String>,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedPod {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub component: Option<Component>,
+    /// Which node it is.
+    pub node: Option<NodeId>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+}
+
+impl Observed {
+    /// The nodes that something is left of in Kubernetes, or that were written down before anything was made.
+    pub fn node_ids(&self) -> BTreeSet<NodeId> {
+        let of_objects = self.objects.keys().filter_map(|key| self.node_of(key));
+        self.recorded
+            .iter()
+            .copied()
+            .chain(of_objects)
+            .chain(self.pods.iter().filter_map(|pod| pod.node))
+            .collect()
+    }
+
+    /// The node that an object belongs to.
+    pub fn node_of(&self, key: &(Kind, String)) -> Option<NodeId> {
+        node_id_of(&labels_of(self.objects.get(key)?))
+    }
+
+    /// An object that exists.
+    pub fn object(&self, kind: Kind, name: &str) -> Option<&Value> {
+        self.objects.get(&(kind, name.to_owned()))
+    }
+
+    /// The hearts that can be asked.
+    fn heart_addresses(&self) -> impl Iterator<Item = (String, IpAddr)> {
+        let hearts = self.pods.iter().filter(|pod| pod.component == Some(Component::Heart));
+        hearts.filter_map(|pod| Some((pod.name.clone(), pod.address?)))
+    }
+
+    /// Whether a Deployment has a ready pod.
+    pub fn is_ready(&self, deployment: &str) -> bool {
+        let ready = self.object(Kind::Deployment, deployment).map(|found| &found["status"]["readyReplicas"]);
+        ready.and_then(Value::as_u64).is_some_and(|count| count > 0)
+    }
+}
+
+/// Where everything is looked up.
+pub struct Sources<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// For hearts.
+    pub http: &'a reqwest::Client,
+    /// The resources that are watched.
+    pub all: Vec<BroadcastCluster>,
+}
+
+/// Looks at everything. The connection is open if the broker was reached.
+pub async fn fetch_observed(
+    cluster: &BroadcastCluster,
+    valid: &ValidCluster,
+    sources: &Sources<'_>,
+) -> Result<(Observed, Option<Connection>), ReconcileError> {
+    let status = cluster.status.clone().unwrap_or_default();
+    let access = fetch_access(cluster, valid, sources.client).await?;
+    let conflict = find_conflict(sources, cluster, access.as_ref().ok()).await?;
+    let mut observed = Observed {
+        objects: fetch_objects(sources.client, valid).await?,
+        pods: fetch_pods(sources.client, valid).await?,
+        recorded: status.nodes.iter().filter_map(|node| NodeId::new(node.id)).collect(),
+        genesis: status.topology.genesis,
+        broker: Ok(ObservedBroker::default()),
+        heart: Err("not asked".to_owned()),
+        access,
+    };
+    if let Some(conflict) = conflict {
+        observed.broker = Err(Problem::Conflict(conflict));
+        return Ok((observed, None));
+    }
+    let hearts: Vec<_> = observed.heart_addresses().collect();
+    let (heart, broker) =
+        tokio::join!(fetch_heart_report(sources.http, hearts), fetch_broker_of(valid, &observed));
+    observed.heart = heart;
+    let (broker, connection) = match broker {
+        Ok((connection, found)) => (Ok(found), Some(connection)),
+        Err(problem) => (Err(problem), None),
+    };
+    observed.broker = broker;
+    Ok((observed, connection))
+}
+
+async fn fetch_broker_of(
+    valid: &ValidCluster,
+    observed: &Observed,
+) -> Result<(Connection, ObservedBroker), Problem> {
+    let access = observed.access.as_ref().map_err(Clone::clone)?;
+    Ok(fetch_broker(access, valid.topology.names(), &observed.node_ids()).await?)
+}
+
+/// The address in the referenced Secret. When a namespace is deleted that one may be gone already; then the copy that
+/// was made for the pods still says where the broker objects are.
+async fn fetch_access(
+    cluster: &BroadcastCluster,
+    valid: &ValidCluster,
+    client: &Client,
+) -> Result<Result<BrokerAccess, SecretError>, ReconcileError> {
+    let access = fetch_access_of(client, &valid.namespace, &valid.secret, valid.vhost.as_deref()).await?;
+    if cluster.metadata.deletion_timestamp.is_none() || access.is_ok() {
+        return Ok(access);
+    }
+    let copy = fetch_access_of(client, &valid.namespace, &valid.names.amqp(), None).await?;
+    Ok(copy.or(access))
+}
+
+/// The address in a Secret.
+pub async fn fetch_access_of(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    vhost: Option<&str>,
+) -> Result<Result<BrokerAccess, SecretError>, ReconcileError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = secrets.get_opt(name).await.map_err(ReconcileError::kube(format!("get Secret {name}")))?;
+    Ok(match secret {
+        Some(secret) => parse_secret(name, &secret, vhost),
+        None => Err(SecretError::Missing(name.to_owned())),
+    })
+}
+
+async fn fetch_objects(client: &Client, valid: &ValidCluster) -> Result<ObservedObjects, ReconcileError> {
+    let parameters = ListParams::default().labels(&valid.names.owned_selector());
+    let lists = Kind::LISTED.map(|kind| {
+        let api = api_of(client, &valid.namespace, kind);
+        let parameters = &parameters;
+        async move {
+            let list = api.list(parameters).await;
+            (kind, list.map_err(ReconcileError::kube(format!("list {}s", kind.as_str()))))
+        }
+    });
+    let mut objects = ObservedObjects::new();
+    for (kind, list) in futures_util::future::join_all(lists).await {
+        for object in list?.items.into_iter().filter(|object| is_owned_by(object, &valid.uid)) {
+            objects.insert((kind, object.name_any()), to_value(kind, object));
+        }
+    }
+    let amqp = valid.names.amqp();
+    let secret = api_of(client, &valid.namespace, Kind::Secret)
+        .get_opt(&amqp)
+        .await
+        .map_err(ReconcileError::kube(format!("get Secret {amqp}")))?;
+    if let Some(secret) = secret.filter(|secret| is_owned_by(secret, &valid.uid)) {
+        objects.insert((Kind::Secret, amqp), to_value(Kind::Secret, secret));
+    }
+    Ok(objects)
+}
+
+async fn fetch_pods(client: &Client, valid: &ValidCluster) -> Result<Vec<ObservedPod>, ReconcileError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &valid.namespace);
+    let parameters = ListParams::default().labels(&valid.names.owned_selector());
+    let list = pods.list(&parameters).await.map_err(ReconcileError::kube("list Pods"))?;
+    Ok(list.items.into_iter().map(observe_pod).collect())
+}
+
+fn observe_pod(pod: Pod) -> ObservedPod {
+    ObservedPod {
+        name: pod.name_any(),
+        component: component_of(pod.labels()),
+        node: node_id_of(pod.labels()),
+        address: pod.status.and_then(|status| status.pod_ip?.parse().ok()),
+    }
+}
+
+/// The API of a kind in a namespace.
+pub fn api_of(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &kind.api_resource())
+}
+
+/// Whether an object's controller is the resource with this uid. Labels alone may be somebody's copy.
+pub fn is_owned_by(object: &DynamicObject, uid: &str) -> bool {
+    object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// The items of a list do not say what they are.
+fn to_value(kind: Kind, mut object: DynamicObject) -> Value {
+    let resource = kind.api_resource();
+    object.types = Some(TypeMeta { api_version: resource.api_version, kind: resource.kind });
+    // What came out of JSON goes back into it.
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+fn labels_of(object: &Value) -> BTreeMap<String, String> {
+    serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
+}

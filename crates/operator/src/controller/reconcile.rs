@@ -1,0 +1,271 @@
+//! One pass over one resource, from the API server's answer to the delay until the next pass.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broadcast_api::{BroadcastCluster, BroadcastClusterStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::Store;
+use kube::{Client, Resource, ResourceExt};
+
+use crate::controller::WatchedCluster;
+use crate::controller::apply::{Applied, Tools, add_finalizer, apply};
+use crate::controller::error::ReconcileError;
+use crate::controller::events::{EventDraft, decide_events, publish_events};
+use crate::controller::memory::Memory;
+use crate::controller::observe::{Observed, Sources, fetch_observed};
+use crate::controller::plan::{
+    Members, Plan, Step, describe_broker_objects, has_broker_objects, plan, plan_deletion,
+};
+use crate::controller::status::{
+    Findings, build_failure_status, build_status, decide_write, publish_status_of,
+};
+use crate::controller::unreadable::reconcile_unreadable;
+use crate::controller::validate::{DefaultImages, ValidCluster, validate};
+use crate::metrics::Metrics;
+use crate::names::FINALIZER;
+
+/// How long a pass may take.
+const PASS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often the broker is looked at when nothing calls for it.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+
+/// How soon to look again while nodes leave: nothing tells when the last of one is gone.
+const LEAVING_EVERY: Duration = Duration::from_secs(2);
+
+/// How long an unreachable broker delays a deletion.
+const DELETION_PATIENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+
+/// What passes share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// For hearts.
+    pub http: reqwest::Client,
+    /// For events.
+    pub recorder: Recorder,
+    /// The images where a resource names none.
+    pub images: DefaultImages,
+    /// All resources that are watched.
+    pub stores: Vec<Store<WatchedCluster>>,
+    /// The resources that there were when the process started.
+    pub known_at_start: Vec<BroadcastCluster>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is remembered.
+    pub memory: Memory,
+}
+
+/// A pass, with its deadline and its count.
+pub async fn reconcile(
+    watched: Arc<WatchedCluster>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let started = Instant::now();
+    let pass = tokio::time::timeout(PASS_DEADLINE, reconcile_current(&watched, &context));
+    let result = pass.await.unwrap_or(Err(ReconcileError::Timeout));
+    let label = result.as_ref().map_or_else(ReconcileError::reason, |_| "ok");
+    context.metrics.count_reconcile(label, started.elapsed());
+    if result.is_ok() {
+        context.memory.reset_delay(&watched.uid().unwrap_or_default());
+    }
+    result
+}
+
+/// When to try again after a failure.
+pub fn decide_retry(watched: &WatchedCluster, context: &Context) -> Action {
+    Action::requeue(context.memory.next_delay(&watched.uid().unwrap_or_default()))
+}
+
+/// The watch may lag behind this process's own writes, and a mark must not be published twice: so the resource is
+/// read again.
+async fn reconcile_current(watched: &WatchedCluster, context: &Context) -> Result<Action, ReconcileError> {
+    let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
+    let api: Api<WatchedCluster> = Api::namespaced(context.client.clone(), &namespace);
+    let current = api.get_opt(&name).await.map_err(ReconcileError::kube("get the BroadcastCluster"))?;
+    match current {
+        Some(DeserializeGuard(Ok(cluster))) => reconcile_cluster(&cluster, context).await,
+        Some(DeserializeGuard(Err(invalid))) => reconcile_unreadable(&invalid, context).await,
+        None => {
+            context.memory.forget(&watched.uid().unwrap_or_default());
+            Ok(Action::await_change())
+        }
+    }
+}
+
+/// A pass that did what it could.
+struct Pass {
+    valid: ValidCluster,
+    observed: Observed,
+    members: Members,
+    applied: Applied,
+}
+
+async fn reconcile_cluster(cluster: &BroadcastCluster, context: &Context) -> Result<Action, ReconcileError> {
+    let recorded = cluster.status.clone().unwrap_or_default();
+    let deleting = cluster.metadata.deletion_timestamp.is_some();
+    if deleting && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        context.memory.forget(&cluster.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    }
+    match run_pass(cluster, &recorded, context).await {
+        Ok(Some(pass)) => conclude(cluster, recorded, pass, context).await,
+        Ok(None) => Ok(Action::await_change()),
+        Err(error) => {
+            let status =
+                build_failure_status(&recorded, cluster.metadata.generation, &error, Timestamp::now());
+            publish(cluster, &recorded, &recorded, &status, context).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Observe, validate, plan, apply. `None` when the resource was let go.
+async fn run_pass(
+    cluster: &BroadcastCluster,
+    recorded: &BroadcastClusterStatus,
+    context: &Context,
+) -> Result<Option<Pass>, ReconcileError> {
+    let valid = validate(cluster, &context.images)?;
+    let deleted_at = cluster.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    if deleted_at.is_none() && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        add_finalizer(&context.client, cluster).await?;
+    }
+    let sources = Sources { client: &context.client, http: &context.http, all: known_clusters(context) };
+    let (mut observed, connection) = fetch_observed(cluster, &valid, &sources).await?;
+    let Plan { steps, members } = match deleted_at {
+        Some(since) => plan_deletion(&valid, &observed, is_overdue(since)),
+        None => plan(&valid, &observed)?,
+    };
+    let tools = Tools { client: &context.client, connection: connection.as_ref() };
+    let objects = std::mem::take(&mut observed.objects);
+    let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
+    if let Some(connection) = connection {
+        // All that mattered was answered.
+        let _ = connection.close().await;
+    }
+    observed.objects = std::mem::take(&mut applied.objects);
+    count_queues(&valid, &observed, context);
+    if applied.failure.is_none() && steps.contains(&Step::RemoveFinalizer) {
+        report_release(cluster, &valid, &observed, context).await;
+        return Ok(None);
+    }
+    Ok(Some(Pass { valid, observed, members, applied }))
+}
+
+/// Status, events, and the delay until the next pass.
+async fn conclude(
+    cluster: &BroadcastCluster,
+    recorded: BroadcastClusterStatus,
+    pass: Pass,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
+    let Pass { valid, observed, members, applied } = pass;
+    let findings = Findings {
+        cluster: &valid,
+        observed: &observed,
+        members: &members,
+        failure: applied.failure.as_ref(),
+    };
+    let status = build_status(&findings, &applied.status, Timestamp::now());
+    publish(cluster, &recorded, &applied.status, &status, context).await?;
+    if let Some(failure) = applied.failure {
+        return Err(failure);
+    }
+    if let Err(problem) = observed.broker {
+        return Err(problem.into());
+    }
+    let delay = if members.leaving.is_empty() { PROBE_EVERY } else { LEAVING_EVERY };
+    // Many resources that were made together do not ask together for ever.
+    Ok(Action::requeue(delay.mul_f64(rand::random_range(0.8..=1.0))))
+}
+
+/// Writes the status if it says something new, and then tells what changed since `recorded`. `written` is what stands
+/// in the resource by now.
+async fn publish(
+    cluster: &BroadcastCluster,
+    recorded: &BroadcastClusterStatus,
+    written: &BroadcastClusterStatus,
+    status: &BroadcastClusterStatus,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let uid = cluster.uid().unwrap_or_default();
+    if !decide_write(written, status, context.memory.since_write(&uid)) {
+        return Ok(());
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    publish_status_of(&context.client, &namespace, &cluster.name_any(), status).await?;
+    context.memory.note_write(&uid);
+    publish_events(&context.recorder, &cluster.object_ref(&()), decide_events(recorded, status)).await;
+    Ok(())
+}
+
+/// The resource was let go: its series go, and what had to be left on the broker is told.
+async fn report_release(
+    cluster: &BroadcastCluster,
+    valid: &ValidCluster,
+    observed: &Observed,
+    context: &Context,
+) {
+    let key = cluster_key(valid);
+    for id in &observed.recorded {
+        context.metrics.set_queue(&key, *id, None);
+    }
+    context.memory.forget(&valid.uid);
+    if let (Err(problem), true) = (&observed.broker, has_broker_objects(observed)) {
+        let left = describe_broker_objects(valid, &observed.recorded);
+        publish_left_behind(&cluster.object_ref(&()), &problem.to_string(), &left, context).await;
+    }
+}
+
+/// Tells what was left on the broker.
+pub async fn publish_left_behind(about: &ObjectReference, problem: &str, left: &str, context: &Context) {
+    tracing::warn!(
+        name = about.name,
+        namespace = about.namespace,
+        problem,
+        left,
+        "broker objects were left behind"
+    );
+    let note = format!("{problem}; left on the broker: {left}");
+    let draft = EventDraft { warning: true, reason: "BrokerObjectsLeftBehind".to_owned(), note };
+    publish_events(&context.recorder, about, vec![draft]).await;
+}
+
+fn count_queues(valid: &ValidCluster, observed: &Observed, context: &Context) {
+    let Ok(broker) = &observed.broker else { return };
+    let key = cluster_key(valid);
+    for id in observed.node_ids() {
+        context.metrics.set_queue(&key, id, broker.node_queues.get(&id).copied());
+    }
+}
+
+fn cluster_key(valid: &ValidCluster) -> String {
+    format!("{}/{}", valid.namespace, valid.names.cluster())
+}
+
+/// Newer knowledge first; a store may still be empty when the first passes run.
+fn known_clusters(context: &Context) -> Vec<BroadcastCluster> {
+    let watched = context.stores.iter().flat_map(Store::state);
+    let mut clusters: Vec<_> = watched.filter_map(|watched| watched.0.as_ref().ok().cloned()).collect();
+    for early in &context.known_at_start {
+        if clusters.iter().all(|cluster| cluster.uid() != early.uid()) {
+            clusters.push(early.clone());
+        }
+    }
+    clusters
+}
+
+/// Whether a resource that is being deleted has waited long enough for its broker.
+pub fn is_overdue(deleted_at: Timestamp) -> bool {
+    Timestamp::now().duration_since(deleted_at) > DELETION_PATIENCE
+}
+
+#[cfg(test)]
+mod tests;

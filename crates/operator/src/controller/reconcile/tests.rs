@@ -1,0 +1,139 @@
+use std::sync::Mutex;
+
+use kube::runtime::events::Reporter;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::api_server::{Kept, keeping_api_server};
+use crate::testing::{cluster, images};
+
+const RESOURCE: &str = "/apis/broadcast.dev/v1alpha1/namespaces/shop/broadcastclusters/orders";
+const SECRET: &str = "/api/v1/namespaces/shop/secrets/rabbitmq";
+
+/// An API server with these objects and an operator that talks to it.
+fn operator(objects: &[(&str, Value)]) -> (Arc<Context>, Arc<Mutex<Kept>>) {
+    let objects = objects.iter().map(|(path, object)| ((*path).to_owned(), object.clone())).collect();
+    let (client, kept) = keeping_api_server(objects);
+    let context = Context {
+        recorder: Recorder::new(client.clone(), Reporter::from("test".to_owned())),
+        client,
+        http: reqwest::Client::new(),
+        images: images(),
+        stores: Vec::new(),
+        known_at_start: Vec::new(),
+        metrics: Metrics::register(&mut Registry::default()),
+        memory: Memory::default(),
+    };
+    (Arc::new(context), kept)
+}
+
+fn resource() -> Value {
+    serde_json::to_value(cluster()).unwrap()
+}
+
+async fn pass(context: &Arc<Context>) -> Result<Action, ReconcileError> {
+    reconcile(Arc::new(DeserializeGuard(Ok(cluster()))), context.clone()).await
+}
+
+fn condition_of(kept: &Mutex<Kept>, type_: &str) -> (String, String) {
+    let kept = kept.lock().unwrap();
+    let conditions = kept.objects[RESOURCE]["status"]["conditions"].as_array().unwrap();
+    let condition = conditions.iter().find(|condition| condition["type"] == type_).unwrap();
+    (condition["status"].as_str().unwrap().to_owned(), condition["message"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_told_once_and_then_nothing_is_written() {
+    let (context, kept) = operator(&[(RESOURCE, resource())]);
+    let error = pass(&context).await.unwrap_err();
+    assert_eq!(
+        (error.reason(), error.to_string().as_str()),
+        ("SecretMissing", "Secret \"rabbitmq\" does not exist")
+    );
+    let (standing, message) = condition_of(&kept, "BrokerReachable");
+    assert_eq!((standing.as_str(), message.as_str()), ("False", "Secret \"rabbitmq\" does not exist"));
+    let writes = std::mem::take(&mut kept.lock().unwrap().writes);
+    assert!(writes.iter().any(|write| write.ends_with("/services/orders-read")), "{writes:?}");
+    assert!(!writes.iter().any(|write| write.contains("/deployments/")), "{writes:?}");
+    let events = writes.iter().filter(|write| write.ends_with("/events")).count();
+    assert_eq!(events, 1, "{writes:?}");
+
+    pass(&context).await.unwrap_err();
+    assert_eq!(kept.lock().unwrap().writes, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_secret_without_a_key_and_a_broker_that_is_not_there_have_reasons_of_their_own() {
+    // A port that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let uri = format!("amqp://a:s3cret@127.0.0.1:{port}/");
+    let cases = [
+        (
+            json!({"username": "YQ=="}),
+            "SecretLacksKeys",
+            "Secret \"rabbitmq\" lacks host, password".to_owned(),
+        ),
+        (
+            json!({"uri": k8s_openapi::ByteString(uri.into_bytes())}),
+            "BrokerUnreachable",
+            format!("127.0.0.1:{port} is unreachable"),
+        ),
+    ];
+    for (data, reason, message) in cases {
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "rabbitmq"}, "data": data});
+        let (context, kept) = operator(&[(RESOURCE, resource()), (SECRET, secret)]);
+        let error = pass(&context).await.unwrap_err();
+        assert_eq!(error.reason(), reason);
+        let (standing, found) = condition_of(&kept, "Ready");
+        assert!(standing == "False" && found.contains(&message) && !found.contains("s3cret"), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_resource_that_was_never_made_on_the_broker_goes_at_once() {
+    let mut resource = resource();
+    resource["metadata"]["deletionTimestamp"] = json!(Timestamp::now());
+    let (context, kept) = operator(&[(RESOURCE, resource)]);
+    pass(&context).await.unwrap();
+    let kept = kept.lock().unwrap();
+    assert_eq!(kept.writes, [format!("PATCH {RESOURCE}")]);
+    assert_eq!(kept.objects[RESOURCE]["metadata"]["finalizers"], json!([]));
+}
+
+#[tokio::test]
+async fn a_resource_whose_broker_is_gone_is_let_go_after_a_while_and_what_is_left_is_told() {
+    let deleted = |ago: jiff::SignedDuration| {
+        let mut resource = resource();
+        resource["metadata"]["deletionTimestamp"] = json!(Timestamp::now() - ago);
+        resource["status"] =
+            json!({"nodes": [{"id": 1, "phase": "Ready", "queue": "write_requests_node_1"}]});
+        resource
+    };
+    let (context, kept) = operator(&[(RESOURCE, deleted(DELETION_PATIENCE / 2))]);
+    assert_eq!(pass(&context).await.unwrap_err().reason(), "SecretMissing");
+    let finalizers = kept.lock().unwrap().objects[RESOURCE]["metadata"]["finalizers"].clone();
+    assert_eq!(finalizers, json!([FINALIZER]));
+
+    let (context, kept) = operator(&[(RESOURCE, deleted(DELETION_PATIENCE * 2))]);
+    pass(&context).await.unwrap();
+    let kept = kept.lock().unwrap();
+    assert_eq!(kept.objects[RESOURCE]["metadata"]["finalizers"], json!([]));
+    assert!(kept.writes.iter().any(|write| write.ends_with("/events")), "{:?}", kept.writes);
+}
+
+#[tokio::test]
+async fn a_resource_that_cannot_be_read_is_told_and_keeps_the_rest_of_its_status() {
+    let mut resource = resource();
+    resource["spec"]["nodes"]["replicas"] = json!("three");
+    resource["status"] = json!({"topology": {"genesis": true}});
+    let (context, kept) = operator(&[(RESOURCE, resource)]);
+    assert_eq!(pass(&context).await.unwrap_err().reason(), "UnreadableResource");
+    let (standing, message) = condition_of(&kept, "Ready");
+    assert!(standing == "False" && message.contains("three"), "{message}");
+    assert_eq!(kept.lock().unwrap().objects[RESOURCE]["status"]["topology"]["genesis"], json!(true));
+    kept.lock().unwrap().writes.clear();
+    pass(&context).await.unwrap_err();
+    assert_eq!(kept.lock().unwrap().writes, [""; 0]);
+}

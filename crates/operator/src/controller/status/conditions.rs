@@ -1,0 +1,258 @@
+//! The conditions: each is decided by itself, and `Ready` is the sum.
+
+use std::collections::BTreeMap;
+
+use broadcast_api::{ConditionType, NodePhase, NodeStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::controller::error::{Class, Problem, ReconcileError};
+use crate::controller::status::Findings;
+
+/// How a condition stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    True,
+    False,
+    Unknown,
+}
+
+/// A condition before it has a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    type_: ConditionType,
+    standing: Standing,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn new(
+        type_: ConditionType,
+        standing: Standing,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { type_, standing, reason, message: message.into() }
+    }
+}
+
+/// The conditions after a pass.
+pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Vec<Verdict> {
+    let mut verdicts = vec![
+        decide_conflict(findings),
+        decide_broker_reachable(findings),
+        decide_topology_declared(findings),
+        decide_heart_available(findings),
+        decide_nodes_ready(findings, nodes),
+        decide_consistent(nodes),
+    ];
+    let ready = decide_ready(&verdicts, findings.failure);
+    let class = blocking_class(findings);
+    let at_work = ready.standing != Standing::True || !findings.members.leaving.is_empty();
+    verdicts.extend(decide_progress(&ready, class, at_work));
+    verdicts.push(ready);
+    verdicts
+}
+
+/// The conditions after a pass that found out nothing.
+pub(super) fn decide_failure_conditions(failure: &ReconcileError) -> Vec<Verdict> {
+    let ready = Verdict::new(ConditionType::Ready, Standing::False, failure.reason(), failure.to_string());
+    let mut verdicts = decide_progress(&ready, Some(failure.class()), true);
+    verdicts.push(ready);
+    verdicts
+}
+
+fn problem_of<'a>(findings: &'a Findings<'_>) -> Option<&'a Problem> {
+    match findings.failure {
+        Some(ReconcileError::Problem(problem)) => Some(problem),
+        _ => findings.observed.broker.as_ref().err(),
+    }
+}
+
+fn blocking_class(findings: &Findings<'_>) -> Option<Class> {
+    findings.failure.map(ReconcileError::class).or_else(|| problem_of(findings).map(Problem::class))
+}
+
+fn decide_conflict(findings: &Findings<'_>) -> Verdict {
+    let type_ = ConditionType::Conflict;
+    match problem_of(findings) {
+        Some(problem @ Problem::Conflict(_)) => {
+            Verdict::new(type_, Standing::True, problem.reason(), problem.to_string())
+        }
+        _ => Verdict::new(type_, Standing::False, "NoConflict", "no older resource uses the same names"),
+    }
+}
+
+fn decide_broker_reachable(findings: &Findings<'_>) -> Verdict {
+    let type_ = ConditionType::BrokerReachable;
+    match problem_of(findings) {
+        None => {}
+        Some(Problem::Broker(error)) if error.is_refusal() => {}
+        Some(problem @ Problem::Conflict(_)) => {
+            return Verdict::new(type_, Standing::Unknown, problem.reason(), "not tried");
+        }
+        Some(problem) => return Verdict::new(type_, Standing::False, problem.reason(), problem.to_string()),
+    }
+    let url = findings.observed.access.as_ref().map(|access| format!("{access:?}")).unwrap_or_default();
+    Verdict::new(type_, Standing::True, "Connected", url)
+}
+
+fn decide_topology_declared(findings: &Findings<'_>) -> Verdict {
+    let type_ = ConditionType::TopologyDeclared;
+    match problem_of(findings) {
+        None => {
+            let exchange = findings.cluster.topology.names().exchange();
+            let message = format!("exchange {exchange} with its queues and bindings");
+            Verdict::new(type_, Standing::True, "Declared", message)
+        }
+        Some(Problem::Broker(error)) if error.is_refusal() => {
+            Verdict::new(type_, Standing::False, error.source.reason(), error.to_string())
+        }
+        Some(problem) => Verdict::new(type_, Standing::Unknown, problem.reason(), "the broker was not asked"),
+    }
+}
+
+fn decide_heart_available(findings: &Findings<'_>) -> Verdict {
+    let type_ = ConditionType::HeartAvailable;
+    match &findings.observed.heart {
+        Ok(report) => {
+            let message = format!("{} is active in epoch {}", report.pod, report.epoch);
+            Verdict::new(type_, Standing::True, "Active", message)
+        }
+        Err(reason) => Verdict::new(type_, Standing::False, "NoActiveHeart", reason),
+    }
+}
+
+fn decide_nodes_ready(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Verdict {
+    let type_ = ConditionType::NodesReady;
+    let members = findings.members;
+    if !members.held_back.is_empty() {
+        let ids: Vec<_> = members.held_back.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "node {} stays: no other node is ready, and removing it would leave none",
+            ids.join(", ")
+        );
+        return Verdict::new(type_, Standing::False, "RemovalWouldLeaveNoReadyNode", message);
+    }
+    let wanted = usize::try_from(findings.cluster.nodes.replicas).unwrap_or(usize::MAX);
+    let ready = nodes.iter().filter(|node| node.phase == NodePhase::Ready).count();
+    if ready >= wanted {
+        return Verdict::new(
+            type_,
+            Standing::True,
+            "AllReady",
+            format!("{ready} of {wanted} nodes are ready"),
+        );
+    }
+    let others: Vec<_> = nodes
+        .iter()
+        .filter(|node| !matches!(node.phase, NodePhase::Ready | NodePhase::Removing))
+        .map(|node| format!("node {}: {:?}", node.id, node.phase))
+        .collect();
+    let message = format!("{ready} of {wanted} nodes are ready; {}", others.join(", "));
+    Verdict::new(type_, Standing::False, "NodesNotReady", message.trim_end_matches("; "))
+}
+
+/// Nodes at the same position must have the same digest. Nodes that stand elsewhere prove nothing.
+fn decide_consistent(nodes: &[NodeStatus]) -> Verdict {
+    let type_ = ConditionType::Consistent;
+    let mut at_position: BTreeMap<u64, Vec<(u32, &str)>> = BTreeMap::new();
+    for node in nodes {
+        if let (Some(applied), Some(digest)) = (node.applied, &node.digest) {
+            at_position.entry(applied).or_default().push((node.id, digest));
+        }
+    }
+    for (position, digests) in &at_position {
+        if digests.iter().any(|(_, digest)| *digest != digests[0].1) {
+            let each: Vec<_> = digests.iter().map(|(id, digest)| format!("node {id} has {digest}")).collect();
+            let message = format!("at position {position} {}", each.join(", "));
+            return Verdict::new(type_, Standing::False, "DigestsDiffer", message);
+        }
+    }
+    let most = at_position.iter().max_by_key(|(position, digests)| (digests.len(), **position));
+    match most {
+        Some((position, digests)) if digests.len() > 1 || nodes.len() == 1 => {
+            let message = format!(
+                "{} of {} nodes have the same digest at position {position}",
+                digests.len(),
+                nodes.len()
+            );
+            Verdict::new(type_, Standing::True, "DigestsEqual", message)
+        }
+        _ => {
+            Verdict::new(type_, Standing::Unknown, "NotComparable", "no two nodes stand at the same position")
+        }
+    }
+}
+
+fn decide_ready(others: &[Verdict], failure: Option<&ReconcileError>) -> Verdict {
+    let type_ = ConditionType::Ready;
+    let is_bad = |verdict: &&Verdict| match verdict.type_ {
+        ConditionType::Conflict => verdict.standing == Standing::True,
+        // Not comparable is the usual state under load.
+        ConditionType::Consistent => verdict.standing == Standing::False,
+        _ => verdict.standing != Standing::True,
+    };
+    if let Some(bad) = others.iter().find(is_bad) {
+        return Verdict::new(type_, Standing::False, bad.reason, bad.message.clone());
+    }
+    if let Some(failure) = failure {
+        return Verdict::new(type_, Standing::False, failure.reason(), failure.to_string());
+    }
+    Verdict::new(type_, Standing::True, "Ready", "the heart takes writes and every node applies them")
+}
+
+/// What tools that wait for resources look at: at work, or stuck until somebody changes something.
+fn decide_progress(ready: &Verdict, class: Option<Class>, at_work: bool) -> Vec<Verdict> {
+    let (reason, message) = (ready.reason, ready.message.clone());
+    let idle = |type_| Verdict::new(type_, Standing::False, "AsExpected", "");
+    if class == Some(Class::WaitForChange) {
+        let stalled = Verdict::new(ConditionType::Stalled, Standing::True, reason, message);
+        vec![idle(ConditionType::Reconciling), stalled]
+    } else if at_work {
+        let reconciling = Verdict::new(ConditionType::Reconciling, Standing::True, reason, message);
+        vec![reconciling, idle(ConditionType::Stalled)]
+    } else {
+        vec![idle(ConditionType::Reconciling), idle(ConditionType::Stalled)]
+    }
+}
+
+/// Conditions with times: one that stands as before keeps its time, and one that nothing was found out about stays.
+pub(super) fn merge_conditions(
+    recorded: &[Condition],
+    verdicts: Vec<Verdict>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let find = |type_: ConditionType| recorded.iter().find(|condition| condition.type_ == type_.as_str());
+    let mut verdicts: BTreeMap<_, _> = verdicts.into_iter().map(|verdict| (verdict.type_, verdict)).collect();
+    // Under load nodes are seen at the same position only now and then.
+    if let (Some(verdict), Some(_)) =
+        (verdicts.get(&ConditionType::Consistent), find(ConditionType::Consistent))
+        && verdict.standing == Standing::Unknown
+    {
+        verdicts.remove(&ConditionType::Consistent);
+    }
+    ConditionType::ALL
+        .into_iter()
+        .filter_map(|type_| {
+            let old = find(type_);
+            let Some(verdict) = verdicts.remove(&type_) else { return old.cloned() };
+            let status = match verdict.standing {
+                Standing::True => "True",
+                Standing::False => "False",
+                Standing::Unknown => "Unknown",
+            };
+            let unchanged = old.filter(|old| old.status == status);
+            Some(Condition {
+                type_: type_.as_str().to_owned(),
+                status: status.to_owned(),
+                reason: verdict.reason.to_owned(),
+                message: verdict.message,
+                observed_generation: generation,
+                last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! From the resource to values that are valid: what comes after never sees the raw spec.
+//!
+//! The API server has checked all of this, unless the definition that is installed is another version's; then this is
+//! what keeps a wrong value away from the broker.
+
+use broadcast_api::{
+    BroadcastCluster, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES, QueueType, ResourcesSpec, StorageSpec,
+};
+use broadcast_protocol::names::{BrokerNames, check_name};
+use broadcast_protocol::topology::{self, DEFAULT_BACKLOG_BYTES, Topology};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+
+use crate::names::ObjectNames;
+
+/// The container images where the resource names none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultImages {
+    /// Of hearts.
+    pub heart: String,
+    /// Of nodes.
+    pub node: String,
+}
+
+/// A resource that can be acted on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidCluster {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid, which is the cluster's id in every message.
+    pub uid: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// The names of its Kubernetes objects.
+    pub names: ObjectNames,
+    /// Its broker objects.
+    pub topology: Topology,
+    /// How the broker stores its queues.
+    pub queue_type: topology::QueueType,
+    /// What one absent node may cost the broker, in bytes.
+    pub backlog_bytes: u64,
+    /// The Secret with the broker's address.
+    pub secret: String,
+    /// The virtual host, where it is not the Secret's.
+    pub vhost: Option<String>,
+    /// Its hearts.
+    pub heart: Workload,
+    /// Its nodes.
+    pub nodes: Workload,
+    /// The volume of each node.
+    pub storage: Option<StorageSpec>,
+    /// What marks an object as its own.
+    pub owner: OwnerReference,
+}
+
+/// Processes of one kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// How many.
+    pub replicas: u32,
+    /// Their image.
+    pub image: String,
+    /// What each may use.
+    pub resources: Option<ResourcesSpec>,
+}
+
+/// What is wrong with a resource, all of it at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct InvalidCluster(pub Vec<String>);
+
+/// Checks a resource.
+pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<ValidCluster, InvalidCluster> {
+    let spec = &cluster.spec;
+    let name = cluster.metadata.name.clone().unwrap_or_default();
+    let mut problems = Vec::new();
+    let mut require = |holds: bool, problem: String| {
+        if !holds {
+            problems.push(problem);
+        }
+    };
+    require(
+        is_prefix(&name),
+        format!(
+            "metadata.name: {name:?} is not a DNS label of at most {MAX_CLUSTER_NAME_LENGTH} characters that begins with a letter"
+        ),
+    );
+    for (field, value) in [("spec.exchange", &spec.exchange), ("spec.queueName", &spec.queue_name)] {
+        let checked = check_name(value);
+        require(checked.is_ok(), format!("{field}: {}", checked.err().unwrap_or_default()));
+    }
+    for (field, replicas, most) in [
+        ("spec.heart.replicas", spec.heart.replicas, MAX_HEARTS),
+        ("spec.nodes.replicas", spec.nodes.replicas, MAX_NODES),
+    ] {
+        require((1..=most).contains(&replicas), format!("{field}: {replicas} is not 1 to {most}"));
+    }
+    let (Some(namespace), Some(uid), Some(owner)) =
+        (cluster.metadata.namespace.clone(), cluster.metadata.uid.clone(), cluster.controller_owner_ref(&()))
+    else {
+        problems.push("metadata: without name, namespace or uid".to_owned());
+        return Err(InvalidCluster(problems));
+    };
+    if !problems.is_empty() {
+        return Err(InvalidCluster(problems));
+    }
+    let queue_type = match spec.queue_type {
+        QueueType::Classic => topology::QueueType::Classic,
+        QueueType::Quorum => topology::QueueType::Quorum,
+    };
+    let broker_names = BrokerNames::new(&*spec.exchange, &*spec.queue_name);
+    Ok(ValidCluster {
+        namespace,
+        uid,
+        generation: cluster.metadata.generation,
+        names: ObjectNames::new(name),
+        topology: Topology::new(broker_names, queue_type, DEFAULT_BACKLOG_BYTES),
+        queue_type,
+        backlog_bytes: DEFAULT_BACKLOG_BYTES,
+        secret: spec.rabbitmq.secret_ref.name.clone(),
+        vhost: spec.rabbitmq.vhost.clone(),
+        heart: Workload {
+            replicas: spec.heart.replicas,
+            image: spec.heart.image.clone().unwrap_or_else(|| images.heart.clone()),
+            resources: spec.heart.resources.clone(),
+        },
+        nodes: Workload {
+            replicas: spec.nodes.replicas,
+            image: spec.nodes.image.clone().unwrap_or_else(|| images.node.clone()),
+            resources: spec.nodes.resources.clone(),
+        },
+        storage: spec.nodes.storage.clone(),
+        owner,
+    })
+}
+
+fn is_prefix(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=MAX_CLUSTER_NAME_LENGTH).contains(&name.len())
+        && name.bytes().all(allowed)
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cluster, images};
+
+    #[test]
+    fn a_valid_resource_becomes_values() {
+        let valid = validate(&cluster(), &images()).unwrap();
+        assert_eq!(valid.topology.names().exchange(), "write_requests_fanout");
+        assert_eq!((valid.nodes.replicas, valid.nodes.image.as_str()), (3, "node:test"));
+        assert_eq!(valid.owner.uid, valid.uid);
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let mut cluster = cluster();
+        cluster.metadata.name = Some("1".to_owned());
+        cluster.spec.exchange = "amq.x".to_owned();
+        cluster.spec.queue_name = String::new();
+        cluster.spec.heart.replicas = 0;
+        cluster.spec.nodes.replicas = 101;
+        let problems = validate(&cluster, &images()).unwrap_err().0;
+        let fields = ["metadata.name", "spec.exchange", "spec.queueName", "spec.heart", "spec.nodes"];
+        assert_eq!(problems.len(), fields.len(), "{problems:?}");
+        for (problem, field) in problems.iter().zip(fields) {
+            assert!(problem.starts_with(field), "{problem}");
+        }
+    }
+}

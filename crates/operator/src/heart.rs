@@ -1,0 +1,111 @@
+//! What the active heart says of the cluster.
+//!
+//! The hearts are asked by their pods' addresses, not through their Service: so it is known which of them is active,
+//! and what each of the others says when none is.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::controller::build::HTTP_PORT;
+
+/// How long a heart has to answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The answer of `GET /v1/status`, as far as it is used. A newer heart may say more.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct HeartReport {
+    /// The pod that answered.
+    #[serde(skip)]
+    pub pod: String,
+    /// `active`, `standby` or what else it is.
+    pub role: String,
+    /// Why it does not do its work, if it does not.
+    pub reason: Option<String>,
+    /// Its reign.
+    pub epoch: u64,
+    /// The number of writes so far.
+    pub position: u64,
+    /// What it knows of each node.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// What the heart knows of one node.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeReport {
+    /// Its id.
+    pub id: u32,
+    /// What it is doing.
+    pub state: String,
+    /// The number of writes that it has applied.
+    pub applied: Option<u64>,
+    /// Writes that it has still to apply.
+    pub lag_writes: Option<u64>,
+    /// How long ago it was current, in seconds.
+    pub lag_seconds: Option<f64>,
+    /// The digest of its rows.
+    pub digest: Option<String>,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+}
+
+/// Asks every heart, given as pod and address, for the active one's report; the error says what each of them said.
+pub async fn fetch_heart_report(
+    client: &reqwest::Client,
+    hearts: impl IntoIterator<Item = (String, IpAddr)>,
+) -> Result<HeartReport, String> {
+    let answers = hearts.into_iter().map(async |(pod, address)| match fetch(client, address).await {
+        Ok(report) => Ok(HeartReport { pod, ..report }),
+        // The address changes with every pod and says nothing; the cause does.
+        Err(error) => Err(format!("{pod}: {}", describe(&error.without_url()))),
+    });
+    let answers = futures_util::future::join_all(answers).await;
+    let mut others = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(report) if report.role == "active" => return Ok(report),
+            Ok(report) => others.push(match report.reason {
+                Some(reason) => format!("{}: {}: {reason}", report.pod, report.role),
+                None => format!("{}: {}", report.pod, report.role),
+            }),
+            Err(text) => others.push(text),
+        }
+    }
+    if others.is_empty() { Err("no heart has an address yet".to_owned()) } else { Err(others.join("; ")) }
+}
+
+async fn fetch(client: &reqwest::Client, address: IpAddr) -> Result<HeartReport, reqwest::Error> {
+    let url = format!("http://{}/v1/status", std::net::SocketAddr::from((address, HTTP_PORT)));
+    client.get(url).timeout(DEADLINE).send().await?.error_for_status()?.json().await
+}
+
+/// The library's own text leaves out the cause.
+fn describe(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        format!("no answer within {}s", DEADLINE.as_secs())
+    } else if error.is_connect() {
+        "no connection".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_and_more_than_is_known_is_no_error() {
+        let report: HeartReport = serde_json::from_value(serde_json::json!({
+            "role": "active", "epoch": 7, "position": 42, "hash": "00", "news": true,
+            "nodes": [{"id": 1, "state": "ready", "applied": 42, "lag_writes": 0, "lag_seconds": 0.0, "digest": "ab"}],
+        }))
+        .unwrap();
+        assert_eq!((report.epoch, report.position, report.nodes[0].applied), (7, 42, Some(42)));
+        let standby: HeartReport = serde_json::from_str(r#"{"role":"standby","nodes":[]}"#).unwrap();
+        assert_eq!(standby.epoch, 0);
+    }
+}

@@ -1,0 +1,164 @@
+//! Reconciles `BroadcastCluster`s: for each it keeps exchange, queues and bindings on the broker, and hearts, nodes,
+//! Services and configuration in Kubernetes, as the resource says, and says in its status how things stand.
+//!
+//! Guarantees of this crate:
+//! - What it does depends on the resource and on what there is, never on what it remembers: killed anywhere, the next
+//!   process goes on.
+//! - No pod starts before the broker objects that it needs are there, and no queue goes before the pod that uses it.
+//! - While nothing changes it writes nothing.
+//! - Only [`controller::apply`], [`controller::status`] and [`broker`] change anything outside.
+
+pub mod broker;
+pub mod controller;
+pub mod heart;
+pub mod metrics;
+pub mod names;
+pub mod secret;
+pub mod settings;
+#[cfg(test)]
+mod testing;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broadcast_api::BroadcastCluster;
+use broadcast_service::admin::{Readiness, admin_router};
+use broadcast_service::backoff::Backoff;
+use broadcast_service::http::{http_client, serve};
+use broadcast_service::shutdown::{TaskError, Tasks};
+use futures_util::future::join_all;
+use kube::Client;
+use kube::api::ListParams;
+use kube::runtime::events::{Recorder, Reporter};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::error::ReconcileError;
+use crate::controller::memory::Memory;
+use crate::controller::reconcile::Context;
+use crate::controller::{build_controller, run_controller, watched_clusters};
+use crate::metrics::Metrics;
+use crate::names::MANAGER;
+use crate::settings::Settings;
+
+/// How long passes have to end: less than a pod has.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// How long the API server has to list the resources.
+const LIST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why the process ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No way to the API server is configured.
+    #[error("no Kubernetes cluster: {0}")]
+    NoCluster(#[source] Box<kube::Error>),
+    /// The HTTP client cannot be set up.
+    #[error("HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The admin interface cannot listen.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A task ended.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Runs until `shutdown`.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), RunError> {
+    let client = Client::try_default().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
+    let listener = TcpListener::bind(settings.admin)
+        .await
+        .map_err(|source| RunError::Listen { address: settings.admin, source })?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let http = http_client()?;
+    let (readiness, readiness_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("admin", serve(listener, admin_router(readiness_seen, registry), shutdown.clone(), DRAIN));
+    tracing::info!(namespaces = ?settings.namespaces(), admin = %settings.admin, "started");
+    tasks.spawn("controllers", run_controllers(client, http, settings, metrics, readiness, shutdown));
+    Ok(tasks.run(DRAIN).await?)
+}
+
+/// Ready from when all resources are known until the process is told to stop.
+async fn run_controllers(
+    client: Client,
+    http: reqwest::Client,
+    settings: Settings,
+    metrics: Metrics,
+    readiness: watch::Sender<Readiness>,
+    shutdown: CancellationToken,
+) -> Result<(), Infallible> {
+    let namespaces = settings.namespaces();
+    let known = fetch_known_clusters(&client, &namespaces, &readiness);
+    if let Some(known_at_start) = shutdown.run_until_cancelled(known).await {
+        let (controllers, stores): (Vec<_>, Vec<_>) =
+            namespaces.iter().map(|namespace| build_controller(&client, namespace.as_deref())).unzip();
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        let context = Arc::new(Context {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            http,
+            images: settings.images(),
+            stores,
+            known_at_start,
+            metrics,
+            memory: Memory::default(),
+        });
+        readiness.send_replace(Readiness::Ready);
+        let run = |controller| run_controller(controller, context.clone(), shutdown.clone());
+        let mut all = pin!(join_all(controllers.into_iter().map(run)));
+        tokio::select! {
+            _ = &mut all => {}
+            () = shutdown.cancelled() => {
+                readiness.send_replace(Readiness::NotReady("stopping".to_owned()));
+                all.await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads all resources, trying until it works: the definition may be installed after the operator.
+///
+/// The controllers' stores cannot be asked whether they are filled: of several that wait for one, only the last is
+/// woken, and the controller itself waits.
+async fn fetch_known_clusters(
+    client: &Client,
+    namespaces: &[Option<String>],
+    readiness: &watch::Sender<Readiness>,
+) -> Vec<BroadcastCluster> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut known = Vec::new();
+    for namespace in namespaces {
+        let clusters = watched_clusters(client, namespace.as_deref());
+        let list = loop {
+            let parameters = ListParams::default();
+            match tokio::time::timeout(LIST_DEADLINE, clusters.list(&parameters)).await {
+                Ok(Ok(list)) => break list,
+                Ok(Err(error)) => {
+                    note_unreadable(readiness, &ReconcileError::kube("list")(error).to_string());
+                }
+                Err(_) => note_unreadable(readiness, "no answer from the API server"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        };
+        known.extend(list.items.into_iter().filter_map(|watched| watched.0.ok()));
+    }
+    known
+}
+
+fn note_unreadable(readiness: &watch::Sender<Readiness>, problem: &str) {
+    tracing::warn!(problem, "the resources cannot be read");
+    readiness.send_replace(Readiness::NotReady(format!("the resources cannot be read: {problem}")));
+}

@@ -1,0 +1,29 @@
+//! The operator.
+
+use std::process::ExitCode;
+
+use broadcast_operator::settings::Settings;
+use broadcast_service::shutdown::cancelled_by_signals;
+use broadcast_service::telemetry;
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type AnyError = Box<dyn std::error::Error>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let settings = Settings::parse();
+    let run = async || -> Result<(), AnyError> {
+        telemetry::init(|name| std::env::var(name).ok())?;
+        Ok(broadcast_operator::run(settings, cancelled_by_signals()?).await?)
+    };
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("operator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

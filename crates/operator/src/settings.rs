@@ -1,0 +1,72 @@
+//! How the process is started: arguments, each also an environment variable.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+
+use crate::controller::validate::DefaultImages;
+
+/// Keeps databases identical by broadcasting every write: the operator.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "operator", version, about)]
+pub struct Settings {
+    /// The namespaces to watch, separated by commas; none means all.
+    #[arg(long, env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACES")]
+    pub watch_namespace: Vec<String>,
+
+    /// The image of hearts where a resource names none.
+    #[arg(long, env = "HEART_IMAGE", value_name = "IMAGE")]
+    pub heart_image: String,
+
+    /// The image of nodes where a resource names none.
+    #[arg(long, env = "NODE_IMAGE", value_name = "IMAGE")]
+    pub node_image: String,
+
+    /// Where health, readiness and metrics are served.
+    #[arg(long, env = "ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub admin: SocketAddr,
+}
+
+impl Settings {
+    /// The namespaces to watch, `None` being all of them.
+    pub fn namespaces(&self) -> Vec<Option<String>> {
+        let mut names: Vec<_> = self
+            .watch_namespace
+            .iter()
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() { vec![None] } else { names.into_iter().map(Some).collect() }
+    }
+
+    /// The images where a resource names none.
+    pub fn images(&self) -> DefaultImages {
+        DefaultImages { heart: self.heart_image.clone(), node: self.node_image.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Settings {
+        let required = ["operator", "--heart-image=h", "--node-image=n"];
+        Settings::try_parse_from(required.iter().chain(arguments)).unwrap()
+    }
+
+    #[test]
+    fn namespaces_are_all_or_the_named_ones() {
+        assert_eq!(parse(&[]).namespaces(), [None]);
+        assert_eq!(parse(&["--watch-namespace="]).namespaces(), [None]);
+        let named = parse(&["--watch-namespace=b, a,b"]).namespaces();
+        assert_eq!(named, [Some("a".to_owned()), Some("b".to_owned())]);
+    }
+
+    #[test]
+    fn images_are_required() {
+        let error = Settings::try_parse_from(["operator"]).unwrap_err().to_string();
+        assert!(error.contains("--heart-image") && error.contains("--node-image"), "{error}");
+    }
+}

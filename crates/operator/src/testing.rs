@@ -1,0 +1,69 @@
+//! What tests of several modules start from.
+
+pub(crate) mod api_server;
+
+use std::collections::BTreeSet;
+
+use broadcast_api::BroadcastCluster;
+use broadcast_protocol::names::NodeId;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+
+use crate::broker::ObservedBroker;
+use crate::controller::objects::ObservedObjects;
+use crate::controller::observe::Observed;
+use crate::controller::validate::{DefaultImages, ValidCluster, validate};
+use crate::secret::{BrokerAccess, parse_secret};
+
+/// The resource of the documentation, as the API server hands it out.
+pub(crate) fn cluster() -> BroadcastCluster {
+    serde_json::from_value(json!({
+        "apiVersion": "broadcast.dev/v1alpha1",
+        "kind": "BroadcastCluster",
+        "metadata": {
+            "name": "orders",
+            "namespace": "shop",
+            "uid": "4be9f9a1-6a50-4b3a-9a4e-0d8f3f1c2b7d",
+            "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "finalizers": ["broadcast.dev/broker-objects"],
+        },
+        "spec": {"rabbitmq": {"secretRef": {"name": "rabbitmq"}}},
+    }))
+    .unwrap()
+}
+
+/// The images of the operator's own version.
+pub(crate) fn images() -> DefaultImages {
+    DefaultImages { heart: "heart:test".to_owned(), node: "node:test".to_owned() }
+}
+
+/// The resource of the documentation, validated.
+pub(crate) fn valid() -> ValidCluster {
+    validate(&cluster(), &images()).unwrap()
+}
+
+/// The broker's address.
+pub(crate) fn access() -> BrokerAccess {
+    let data = [("uri".to_owned(), ByteString(b"amqp://ada:secret@broker:5672/shop".to_vec()))];
+    parse_secret("rabbitmq", &Secret { data: Some(data.into()), ..Secret::default() }, None).unwrap()
+}
+
+/// A cluster that nothing was made of yet, with a broker that answers.
+pub(crate) fn nothing() -> Observed {
+    Observed {
+        objects: ObservedObjects::new(),
+        pods: Vec::new(),
+        recorded: BTreeSet::new(),
+        genesis: false,
+        access: Ok(access()),
+        broker: Ok(ObservedBroker::default()),
+        heart: Err("no heart has an address yet".to_owned()),
+    }
+}
+
+/// Node ids.
+pub(crate) fn ids(numbers: impl IntoIterator<Item = u32>) -> BTreeSet<NodeId> {
+    numbers.into_iter().map(|number| NodeId::new(number).unwrap()).collect()
+}
