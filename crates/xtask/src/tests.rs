@@ -1,0 +1,93 @@
+//! The test command: everything that can be tested on this machine, with the output of the tests as it comes.
+
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use crate::apt;
+use crate::cluster::{Cluster, take_down};
+use crate::codegen;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::install::{check_chart, install_rabbitmq, provide_images};
+use crate::step::{run_in_the_open, words};
+use crate::tools::Tools;
+
+/// A part of the tests, by what it needs.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Suite {
+    /// Form, lints, generated files, unit tests, the chart's form: needs nothing
+    Unit,
+    /// The programs against a real RabbitMQ on this machine
+    Broker,
+    /// Everything on a real Kubernetes
+    E2e,
+}
+
+/// Runs the suites in order and stops at the first that fails.
+pub(crate) fn run(context: &Context, suites: &[Suite]) -> Result<()> {
+    let suites = if suites.is_empty() { Suite::value_variants() } else { suites };
+    for suite in suites {
+        let started = Instant::now();
+        let (name, outcome) = match suite {
+            Suite::Unit => ("unit", test_units(context)),
+            Suite::Broker => ("broker", test_with_broker(context)),
+            Suite::E2e => ("e2e", test_end_to_end(context)),
+        };
+        let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
+        println!("test suite {name}: {verdict} after {}", words(started.elapsed()));
+        outcome?;
+    }
+    Ok(())
+}
+
+fn cargo(context: &Context, arguments: &str) -> Result<()> {
+    println!("cargo {arguments}");
+    run_in_the_open(context.cargo().args(arguments.split(' ')))
+}
+
+fn test_units(context: &Context) -> Result<()> {
+    cargo(context, "fmt --all --check")?;
+    cargo(context, "clippy --workspace --all-targets -- -D warnings")?;
+    codegen::check(context)?;
+    cargo(context, "test --workspace --exclude broadcast-tests")?;
+    cargo(context, "test --package broadcast-tests --lib")?;
+    let helm = Tools::build_helm(context)?.path("helm");
+    let chart = context.root.join("charts/broadcast-operator");
+    run_in_the_open(std::process::Command::new(helm).args(["lint", "--strict"]).arg(chart))
+}
+
+fn test_with_broker(context: &Context) -> Result<()> {
+    apt::install(context, apt::FOR_BROKER_TESTS)?;
+    cargo(context, "build --package broadcast-heart --package broadcast-node")?;
+    cargo(context, "test --package broadcast-tests --test broker*")
+}
+
+/// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them.
+fn test_end_to_end(context: &Context) -> Result<()> {
+    apt::install(context, apt::FOR_RECORDS)?;
+    let cluster = Cluster::bring_up(context)?;
+    let outcome = test_on_cluster(context, &cluster);
+    if cluster.is_new {
+        let gone = take_down(context);
+        outcome?;
+        return gone.map(drop);
+    }
+    outcome
+}
+
+fn test_on_cluster(context: &Context, cluster: &Cluster) -> Result<()> {
+    let images = provide_images(context, cluster, None)?;
+    install_rabbitmq(context, cluster)?;
+    let arguments = "test --package broadcast-tests --test e2e* -- --test-threads=1";
+    let mut tests = context.cargo();
+    tests.args(arguments.split(' ')).env("BROADCAST_CHART", context.root.join("charts/broadcast-operator"));
+    cluster.introduce_to(&mut tests);
+    if let Some(images) = &images {
+        check_chart(context, cluster, images)?;
+        tests.env("BROADCAST_IMAGE_OPERATOR", &images.operator);
+        tests.env("BROADCAST_IMAGE_HEART", &images.heart).env("BROADCAST_IMAGE_NODE", &images.node);
+    }
+    println!("cargo {arguments}");
+    run_in_the_open(&mut tests)
+}

@@ -1,0 +1,185 @@
+//! RabbitMQ brokers of a test's own: Debian's package, on loopback, with everything it writes in a temporary folder.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use tokio::sync::Mutex;
+
+use crate::client::wait_for;
+use crate::processes::{Folder, Process, free_port};
+
+/// Debian's wrapper beside it would change the user and the folders.
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// How long a broker may take until it accepts connections, on a machine that is busy with other tests.
+const START_DEADLINE: Duration = Duration::from_mins(1);
+
+/// A broker. It ends when this is dropped, and what it stored is removed.
+#[derive(Debug)]
+pub struct Broker {
+    // In the order in which they have to go.
+    server: Option<Process>,
+    _port_mapper: Process,
+    port: u16,
+    distribution_port: u16,
+    mapper_port: u16,
+    folder: Folder,
+}
+
+/// A connection for what a test does by hand.
+#[derive(Debug)]
+pub struct ByHand {
+    _connection: Connection,
+    channel: Channel,
+}
+
+impl Broker {
+    /// Starts a broker that the test may kill.
+    pub async fn start() -> Self {
+        assert!(
+            Path::new(SERVER).exists(),
+            "{SERVER} is missing: it is part of Debian's package rabbitmq-server (apt-get install rabbitmq-server)"
+        );
+        let folder = Folder::new();
+        let (port, distribution_port, mapper_port) = (free_port(), free_port(), free_port());
+        // Without the port mapper that Erlang's distribution asks for, the broker would start one that stays.
+        let mut port_mapper = Command::new("epmd");
+        port_mapper.args(["-address", "127.0.0.1", "-port", &mapper_port.to_string()]);
+        let port_mapper = Process::start("epmd", &mut port_mapper, &folder.join("epmd.log"));
+        let mut broker =
+            Self { server: None, _port_mapper: port_mapper, port, distribution_port, mapper_port, folder };
+        broker.restart().await;
+        broker
+    }
+
+    /// A broker that tests of one program use together, each under names of its own. It ends with its last user.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Broker>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(broker) = shared.upgrade() {
+            return broker;
+        }
+        let broker = Arc::new(Self::start().await);
+        *shared = Arc::downgrade(&broker);
+        broker
+    }
+
+    /// The value of `AMQP_URL`.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Kills the broker (SIGKILL): what it had not written is lost.
+    pub fn kill(&mut self) {
+        self.server.take().expect("the broker runs").kill();
+    }
+
+    /// Lets it stand still (`STOP`) or go on (`CONT`).
+    pub fn signal(&self, signal: &str) {
+        self.server.as_ref().expect("the broker runs").signal(signal);
+    }
+
+    /// Starts it again on the same data, and waits until it accepts connections.
+    pub async fn restart(&mut self) {
+        let server = Process::start("RabbitMQ", &mut self.command(), &self.folder.join("server.log"));
+        self.server = Some(server);
+        wait_for("the broker to accept connections", START_DEADLINE, async || {
+            Connection::connect(&self.url(), ConnectionProperties::default())
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    fn command(&self) -> Command {
+        let folder = |name: &str| {
+            let path = self.folder.join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        // A full disk is nothing that these tests are about.
+        let config = format!("listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 1MB\n", self.port);
+        self.folder.write("rabbitmq.conf", &config);
+        let mut command = Command::new(SERVER);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("LANG", "C.UTF-8")
+            .env("HOME", folder("home"))
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_PORT", self.mapper_port.to_string())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_CONFIG_FILE", self.folder.join("rabbitmq"))
+            .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", self.folder.write("plugins", "[].\n"))
+            .env("RABBITMQ_LOG_BASE", folder("log"))
+            .env("RABBITMQ_MNESIA_BASE", folder("data"))
+            .env("RABBITMQ_NODENAME", format!("test-{}@localhost", self.port))
+            // One scheduler starts faster than two on a machine that does other things at the same time.
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
+            // The script becomes the server instead of staying its parent: the process that is killed is the server.
+            .env("RUNNING_UNDER_SYSTEMD", "true");
+        command
+    }
+
+    /// Connects for what a test does by hand.
+    pub async fn by_hand(&self) -> ByHand {
+        let connection = Connection::connect(&self.url(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        ByHand { _connection: connection, channel }
+    }
+}
+
+impl ByHand {
+    /// Publishes to an exchange, and waits for the broker's confirm.
+    pub async fn publish(&self, exchange: &str, kind: &str, body: &[u8]) {
+        let properties = BasicProperties::default().with_delivery_mode(2).with_type(kind.into());
+        let publish = self.channel.basic_publish(
+            exchange.into(),
+            "".into(),
+            BasicPublishOptions::default(),
+            body,
+            properties,
+        );
+        assert!(matches!(publish.await.unwrap().await.unwrap(), Confirmation::Ack(None)));
+    }
+
+    /// Takes every message out of a queue.
+    pub async fn drain(&self, queue: &str) -> Vec<Vec<u8>> {
+        let mut bodies = Vec::new();
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(message) = self.channel.basic_get(queue.into(), options).await.unwrap() {
+            bodies.push(message.delivery.data);
+        }
+        bodies
+    }
+
+    /// How many messages wait in a queue.
+    pub async fn depth(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        self.channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await
+            .unwrap()
+            .message_count()
+    }
+
+    /// Removes every message that waits in a queue.
+    pub async fn purge(&self, queue: &str) {
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
+    }
+
+    /// Deletes a queue with its messages and its binding.
+    pub async fn delete_queue(&self, queue: &str) {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+}

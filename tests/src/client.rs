@@ -1,0 +1,300 @@
+//! A client of the HTTP interfaces: typed where the interface is documented, with nothing hidden or retried.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long any answer may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `probe` has an answer; an error is the state so far, the last of which a failure shows.
+pub async fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let end = Instant::now() + deadline;
+    let mut last = "nothing yet".to_owned();
+    loop {
+        match timeout(deadline, probe()).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(state)) => last = state,
+            Err(_) => last.push_str(" (and then no answer)"),
+        }
+        assert!(
+            Instant::now() < end,
+            "waited {}s for {what}; the last state: {last}",
+            deadline.as_secs_f32()
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A heart, or a node, at its base URL.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: Url,
+    http: reqwest::Client,
+}
+
+/// The answer to writes that were taken.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Written {
+    /// The sequence number of the first.
+    pub first: u64,
+    /// The sequence number of the last.
+    pub last: u64,
+    /// The reign in which they were published.
+    pub epoch: u64,
+    /// The level that was reached.
+    pub ack: String,
+    /// 200, or 202 when the level that was asked for was not reached in time.
+    #[serde(skip)]
+    pub status: u16,
+}
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status; 0 when there was no answer.
+    pub status: u16,
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The header `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
+}
+
+/// `GET /v1/status` of a heart.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HeartStatus {
+    /// `active` or `standby`.
+    pub role: String,
+    /// Of the active heart, or the last one known.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The last sequence number.
+    #[serde(default)]
+    pub position: u64,
+    /// The base URL of the active heart, where this one stands by.
+    #[serde(default)]
+    pub active: Option<String>,
+    /// What the nodes reported.
+    #[serde(default)]
+    pub nodes: Vec<ReportedNode>,
+}
+
+/// A node as the heart sees it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ReportedNode {
+    /// Its id.
+    pub id: u32,
+    /// What it is doing.
+    pub state: String,
+    /// The last sequence number that it applied.
+    pub applied: u64,
+    /// How many writes it is behind.
+    pub lag_writes: u64,
+    /// Messages that it rejected as malformed.
+    pub malformed: u64,
+    /// Processing failures.
+    pub failed: u64,
+}
+
+/// `GET /v1/status` of a node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub node: u32,
+    /// What it is doing.
+    pub state: String,
+    /// The last sequence number that it applied.
+    pub applied: u64,
+    /// The chain's hash there.
+    pub hash: String,
+    /// The digest of its rows.
+    pub digest: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Why it is not ready.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `GET /v1/digest?recompute=true` of a node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Digests {
+    /// The one that is kept up to date.
+    pub digest: String,
+    /// The one made from the rows.
+    pub recomputed: Recomputed,
+}
+
+/// What a node's rows themselves give.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Recomputed {
+    /// Their digest.
+    pub digest: String,
+    /// How many there are.
+    pub rows: u64,
+}
+
+/// A document as a node has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Its value.
+    pub value: Value,
+    /// The header `Broadcast-Seq`: the write that stored it.
+    pub seq: u64,
+    /// The header `Broadcast-Position`: what the node had applied.
+    pub position: u64,
+}
+
+impl Client {
+    /// Of a process whose HTTP interface is at this port of loopback.
+    pub fn new(port: u16) -> Self {
+        let base = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_DEADLINE).build().unwrap();
+        Self { base, http }
+    }
+
+    /// `http://127.0.0.1:8080/`.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// A request to a path with parameters (`v1/writes?ack=all`).
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, self.base.join(path).unwrap())
+    }
+
+    fn document_url(&self, collection: &str, key: &str) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut().unwrap().clear().extend(["v1", "collections", collection, key]);
+        url
+    }
+
+    /// Stores a value; `id` is the request id.
+    pub async fn put(
+        &self,
+        collection: &str,
+        key: &str,
+        value: &Value,
+        id: Option<&str>,
+    ) -> Result<Written, Refused> {
+        let request = self.http.put(self.document_url(collection, key)).json(value);
+        send_write(with_id(request, id)).await
+    }
+
+    /// Stores a value, and wants this level of acknowledgement within this time (`5s`).
+    pub async fn put_with_ack(
+        &self,
+        key: &str,
+        value: &Value,
+        ack: &str,
+        timeout: &str,
+    ) -> Result<Written, Refused> {
+        let request =
+            self.http.put(self.document_url("users", key)).query(&[("ack", ack), ("timeout", timeout)]);
+        send_write(request.json(value)).await
+    }
+
+    /// Removes a value; `id` is the request id.
+    pub async fn delete(&self, collection: &str, key: &str, id: Option<&str>) -> Result<Written, Refused> {
+        send_write(with_id(self.http.delete(self.document_url(collection, key)), id)).await
+    }
+
+    /// Sends writes in one request, as they stand in its list `writes`.
+    pub async fn write(&self, writes: &[Value]) -> Result<Written, Refused> {
+        let request = self.request(Method::POST, "v1/writes").json(&serde_json::json!({ "writes": writes }));
+        send_write(request).await
+    }
+
+    /// Sends writes as NDJSON.
+    pub async fn write_ndjson(&self, body: String) -> Result<Written, Refused> {
+        let request = self.request(Method::POST, "v1/writes").header("content-type", "application/x-ndjson");
+        send_write(request.body(body)).await
+    }
+
+    /// Reads a document from a node that has applied `at_least`, waiting at most `timeout` (`2s`) for it.
+    pub async fn read(
+        &self,
+        collection: &str,
+        key: &str,
+        at_least: u64,
+        timeout: &str,
+    ) -> Result<Document, Refused> {
+        let at_least = at_least.to_string();
+        let request = self.http.get(self.document_url(collection, key));
+        let answer = send(request.query(&[("at_least", at_least.as_str()), ("timeout", timeout)])).await?;
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().parse().unwrap();
+        let (seq, position) = (header("broadcast-seq"), header("broadcast-position"));
+        Ok(Document { value: answer.json().await.map_err(no_answer)?, seq, position })
+    }
+
+    /// What is at a path, as JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refused> {
+        send(self.request(Method::GET, path)).await?.json().await.map_err(no_answer)
+    }
+
+    /// The status of a heart.
+    pub async fn heart_status(&self) -> Result<HeartStatus, Refused> {
+        self.get("v1/status").await
+    }
+
+    /// The status of a node.
+    pub async fn node_status(&self) -> Result<NodeStatus, Refused> {
+        self.get("v1/status").await
+    }
+}
+
+fn with_id(request: RequestBuilder, id: Option<&str>) -> RequestBuilder {
+    match id {
+        Some(id) => request.header("idempotency-key", id),
+        None => request,
+    }
+}
+
+/// Sends a request that writes.
+pub async fn send_write(request: RequestBuilder) -> Result<Written, Refused> {
+    let answer = send(request).await?;
+    let status = answer.status().as_u16();
+    let written: Written = answer.json().await.map_err(no_answer)?;
+    Ok(Written { status, ..written })
+}
+
+/// Sends any request; an answer of 400 and above is an error in the one shape that they all have.
+pub async fn send(request: RequestBuilder) -> Result<Response, Refused> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Detail,
+    }
+    #[derive(Deserialize)]
+    struct Detail {
+        code: String,
+        message: String,
+    }
+    let answer = request.send().await.map_err(no_answer)?;
+    let status = answer.status().as_u16();
+    if status < 400 {
+        return Ok(answer);
+    }
+    let retry_after =
+        answer.headers().get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+    let text = answer.text().await.map_err(no_answer)?;
+    let Body { error } = serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("the answer {status} is not in the shape of all errors ({error}): {text}")
+    });
+    Err(Refused { status, code: error.code, message: error.message, retry_after })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err gives")]
+fn no_answer(error: reqwest::Error) -> Refused {
+    let message = format!("{error:?}");
+    Refused { status: 0, code: String::new(), message, retry_after: None }
+}

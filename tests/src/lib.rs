@@ -1,0 +1,13 @@
+//! What the tests against real brokers and a real cluster share.
+
+// A harness fails a test the way a test fails: by panicking with what it saw.
+#![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::panic, clippy::unwrap_used)]
+
+pub mod broker;
+pub mod client;
+pub mod cluster;
+pub mod load;
+pub mod oracle;
+pub mod processes;
+pub mod records;
+pub mod standalone;

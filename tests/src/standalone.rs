@@ -1,0 +1,260 @@
+//! A cluster without Kubernetes: hearts and nodes as processes beside a broker, and the proof that they agree.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use broadcast_protocol::names::{BrokerNames, NodeId};
+use reqwest::Method;
+
+use crate::client::{Client, Digests, HeartStatus, wait_for};
+use crate::load::Load;
+use crate::oracle::{Oracle, Rows, digest_of, read_rows};
+use crate::processes::{Folder, Process, free_port, program};
+
+/// How long a cluster may take to become ready, or to recover from a fault. A broker that is gone without a word is noticed after
+/// 10 s, a peer that was away may be asked again after some more.
+pub const RECOVERY: Duration = Duration::from_mins(1);
+
+/// How long a process may take to stop in order.
+pub const STOP: Duration = Duration::from_secs(20);
+
+/// Hearts and nodes under names of their own. All end when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What was written.
+    pub oracle: Oracle,
+    /// What is added to `heart.yaml` and `node.yaml`.
+    pub settings: String,
+    names: BrokerNames,
+    amqp_url: String,
+    common: String,
+    hearts: Vec<Member>,
+    nodes: BTreeMap<u32, Member>,
+    // The last to go: the processes write into it.
+    folder: Folder,
+}
+
+#[derive(Debug)]
+struct Member {
+    process: Option<Process>,
+    name: String,
+    http: u16,
+    admin: u16,
+    client: Client,
+}
+
+impl Member {
+    fn new(name: String) -> Self {
+        let (http, admin) = (free_port(), free_port());
+        Self { process: None, name, http, admin, client: Client::new(http) }
+    }
+
+    async fn readiness(&self) -> Result<(), String> {
+        let answer = Client::new(self.admin).request(Method::GET, "readyz").send().await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let is_ready = answer.status().is_success();
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        if is_ready { Ok(()) } else { Err(text) }
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name))
+    }
+}
+
+impl Cluster {
+    /// Decides names and addresses of two hearts and of the nodes 1 to `nodes`; starts none.
+    pub fn prepare(amqp_url: &str, nodes: u32) -> Self {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let exchange = format!("{name}_fanout");
+        Self {
+            oracle: Oracle::default(),
+            settings: String::new(),
+            names: BrokerNames::new(&*exchange, &*name),
+            amqp_url: amqp_url.to_owned(),
+            common: format!("exchange: {exchange}\nqueue_name: {name}\n"),
+            hearts: (0..2).map(|index| Member::new(format!("heart-{index}"))).collect(),
+            nodes: (1..=nodes).map(|id| (id, Member::new(format!("node-{id}")))).collect(),
+            folder: Folder::new(),
+        }
+    }
+
+    /// One heart and the nodes 1 to `nodes`, all ready.
+    pub async fn start(amqp_url: &str, nodes: u32) -> Self {
+        let mut cluster = Self::prepare(amqp_url, nodes);
+        cluster.start_all(1).await;
+        cluster
+    }
+
+    /// Starts the first `hearts` hearts and every node, and waits until all is ready.
+    pub async fn start_all(&mut self, hearts: usize) {
+        for index in 0..hearts {
+            self.start_heart(index);
+        }
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.start_node(id);
+        }
+        self.wait_until_ready().await;
+    }
+
+    /// The names of its objects on the broker.
+    pub fn names(&self) -> &BrokerNames {
+        &self.names
+    }
+
+    /// The name of a node's queue.
+    pub fn queue(&self, id: u32) -> String {
+        self.names.node_queue(NodeId::new(id).unwrap())
+    }
+
+    /// Starts a heart, again if need be.
+    pub fn start_heart(&mut self, index: usize) {
+        let heart = &self.hearts[index];
+        let config = self.config(heart, "");
+        self.hearts[index].process = Some(self.spawn("heart", heart, &config));
+    }
+
+    /// Starts a node, again if need be.
+    pub fn start_node(&mut self, id: u32) {
+        let node = &self.nodes[&id];
+        let peers = self.nodes.iter().filter(|(peer, _)| **peer != id);
+        let peers: Vec<String> = peers.map(|(_, peer)| format!("http://127.0.0.1:{}", peer.http)).collect();
+        let data_dir = self.folder.join(&node.name);
+        let own = format!("node_id: {id}\ndata_dir: {}\npeers: [{}]\n", data_dir.display(), peers.join(", "));
+        let process = self.spawn("node", node, &self.config(node, &own));
+        self.nodes.get_mut(&id).unwrap().process = Some(process);
+    }
+
+    fn config(&self, member: &Member, own: &str) -> String {
+        let Self { common, settings, .. } = self;
+        let (http, admin) = (member.http, member.admin);
+        format!("{common}http: 127.0.0.1:{http}\nadmin: 127.0.0.1:{admin}\n{own}{settings}")
+    }
+
+    fn spawn(&self, kind: &str, member: &Member, config: &str) -> Process {
+        let config = self.folder.write(&format!("{}.yaml", member.name), config);
+        let mut command = Command::new(program(kind));
+        command.arg("--config").arg(config).current_dir(self.folder.path()).env("AMQP_URL", &self.amqp_url);
+        Process::start(&member.name, &mut command, &self.folder.join(format!("{}.log", member.name)))
+    }
+
+    /// The HTTP interface of a heart.
+    pub fn heart(&self, index: usize) -> &Client {
+        &self.hearts[index].client
+    }
+
+    /// The HTTP interface of a node.
+    pub fn node(&self, id: u32) -> &Client {
+        &self.nodes[&id].client
+    }
+
+    /// The process of a heart.
+    pub fn heart_process(&self, index: usize) -> &Process {
+        self.hearts[index].process()
+    }
+
+    /// The process of a node.
+    pub fn node_process(&self, id: u32) -> &Process {
+        self.nodes[&id].process()
+    }
+
+    /// Takes a heart's process away, to stop or to kill it.
+    pub fn take_heart(&mut self, index: usize) -> Process {
+        self.hearts[index].process.take().unwrap()
+    }
+
+    /// Takes a node's process away, to stop or to kill it.
+    pub fn take_node(&mut self, id: u32) -> Process {
+        self.nodes.get_mut(&id).unwrap().process.take().unwrap()
+    }
+
+    /// The database of a node.
+    pub fn database(&self, id: u32) -> PathBuf {
+        self.folder.join(&self.nodes[&id].name).join("node.db")
+    }
+
+    /// Whether a node says that it is ready, as an orchestrator asks it: the error is why not.
+    pub async fn node_readiness(&self, id: u32) -> Result<(), String> {
+        self.nodes[&id].readiness().await
+    }
+
+    /// The same of a heart.
+    pub async fn heart_readiness(&self, index: usize) -> Result<(), String> {
+        self.hearts[index].readiness().await
+    }
+
+    /// Starts writers that use all running hearts.
+    pub fn start_load(&self, writers: usize) -> Load {
+        let running = self.hearts.iter().filter(|heart| heart.process.is_some());
+        let hearts: Vec<Client> = running.map(|heart| heart.client.clone()).collect();
+        Load::start(&format!("load{}", self.oracle.count()), &hearts, &self.oracle, writers, 5_000)
+    }
+
+    /// The status of the active heart among those that run.
+    pub async fn active(&self) -> Result<HeartStatus, String> {
+        let mut seen = Vec::new();
+        for heart in self.hearts.iter().filter(|heart| heart.process.is_some()) {
+            match heart.client.heart_status().await {
+                Ok(status) if status.role == "active" => return Ok(status),
+                other => seen.push(format!("{}: {other:?}", heart.name)),
+            }
+        }
+        Err(format!("no heart is active: {seen:?}"))
+    }
+
+    /// Waits until a heart is active and has heard of every running node that it is ready and has applied everything.
+    pub async fn wait_until_ready(&self) -> HeartStatus {
+        let running: Vec<u32> = self.running_nodes().collect();
+        wait_for("the cluster to be ready", RECOVERY, async || {
+            let status = self.active().await?;
+            for id in &running {
+                self.node_readiness(*id)
+                    .await
+                    .map_err(|reason| format!("node {id}: {reason}; {status:?}"))?;
+                let node = status.nodes.iter().find(|node| node.id == *id);
+                let node = node.ok_or_else(|| format!("node {id} has not reported: {status:?}"))?;
+                if node.state != "ready" || node.applied != status.position {
+                    return Err(format!("{status:?}"));
+                }
+            }
+            Ok(status)
+        })
+        .await
+    }
+
+    /// Waits until every running node has applied everything, and proves that all contain exactly what the oracle says.
+    pub async fn converge(&self) {
+        let status = self.wait_until_ready().await;
+        assert!(
+            status.position >= self.oracle.highest(),
+            "{status:?} but {} was acknowledged",
+            self.oracle.highest()
+        );
+        let mut first: Option<(u32, Rows, String)> = None;
+        for id in self.running_nodes() {
+            let rows = read_rows(&self.database(id));
+            self.oracle.check(&format!("node {id}"), &rows);
+            let node = self.node(id).node_status().await.unwrap();
+            assert_eq!((node.applied, node.rows), (status.position, rows.len() as u64), "node {id}");
+            let digests: Digests = self.node(id).get("v1/digest?recompute=true").await.unwrap();
+            let expected = digest_of(&rows);
+            assert_eq!((&digests.digest, &digests.recomputed.digest), (&expected, &expected), "node {id}");
+            match &first {
+                None => first = Some((id, rows, node.hash)),
+                Some((other, others, hash)) => {
+                    assert_eq!(*hash, node.hash, "nodes {other} and {id} have different histories");
+                    assert!(*others == rows, "nodes {other} and {id} have different rows");
+                }
+            }
+        }
+        assert!(first.is_some(), "no node runs");
+    }
+
+    fn running_nodes(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().filter(|(_, node)| node.process.is_some()).map(|(id, _)| *id)
+    }
+}

@@ -1,0 +1,187 @@
+//! The broker carries and may not be trusted: what it loses comes from peers, what does not belong there is set aside.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use broadcast_protocol::chain::Position;
+use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::write::{Write, WriteBatch};
+use broadcast_tests::broker::Broker;
+use broadcast_tests::client::wait_for;
+use broadcast_tests::standalone::{Cluster, RECOVERY};
+use serde_json::json;
+
+/// A message that is right in itself, at the beginning of the history of `cluster`.
+fn first_message(cluster: &str) -> String {
+    let mut batch = WriteBatch::default();
+    let write = r#"{"op":"put","collection":"forged","key":"k","value":"forged"}"#;
+    batch.push(&Write::parse(write, "write").unwrap());
+    let message = WriteMessage::new(cluster, 1, Position::genesis(cluster), 0, batch);
+    String::from_utf8(message.body().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn what_does_not_belong_on_the_exchange_is_set_aside_by_every_node_and_they_go_on() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::start(&broker.url(), 2).await;
+    let own =
+        format!("{}/{}", cluster.names().exchange(), cluster.names().exchange().trim_end_matches("_fanout"));
+    let garbage = [
+        "no JSON".to_owned(),
+        String::new(),
+        "{}".to_owned(),
+        first_message("another/cluster"),
+        first_message(&own).replace("\"forged\"}", "\"changed\"}"),
+    ];
+    let load = cluster.start_load(2);
+    load.progress(50).await;
+    let by_hand = broker.by_hand().await;
+    for body in &garbage {
+        by_hand.publish(cluster.names().exchange(), "write", body.as_bytes()).await;
+    }
+    load.progress(50).await;
+    // A heart that starts now finds the garbage among the newest messages.
+    cluster.take_heart(0).kill();
+    cluster.start_heart(0);
+    load.progress(50).await;
+    load.finish().await;
+    cluster.converge().await;
+
+    let status = cluster.active().await.unwrap();
+    assert_eq!(status.nodes.iter().map(|node| node.malformed).collect::<Vec<_>>(), [5, 5], "{status:?}");
+    let mut dead = by_hand.drain(&cluster.names().dead_queue()).await;
+    let mut expected: Vec<Vec<u8>> =
+        garbage.iter().chain(&garbage).map(|body| body.clone().into_bytes()).collect();
+    dead.sort();
+    expected.sort();
+    assert_eq!(dead, expected, "each node's copy of each");
+}
+
+#[tokio::test]
+async fn a_message_of_a_newer_version_is_kept_and_the_node_says_so() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::start(&broker.url(), 1).await;
+    let own =
+        format!("{}/{}", cluster.names().exchange(), cluster.names().exchange().trim_end_matches("_fanout"));
+    let by_hand = broker.by_hand().await;
+    let newer = json!({"v": 2, "cluster": own, "epoch": 1, "something": "new"}).to_string();
+    by_hand.publish(cluster.names().exchange(), "write", newer.as_bytes()).await;
+    let reason = wait_for("the node not to be ready", RECOVERY, async || {
+        cluster.node_readiness(1).await.err().ok_or_else(|| "ready".to_owned())
+    })
+    .await;
+    assert!(reason.contains("version 2"), "{reason}");
+    cluster.take_heart(0).kill();
+    cluster.take_node(1).kill();
+    wait_for("the message to be back in the queue", RECOVERY, async || {
+        let bodies = by_hand.drain(&cluster.queue(1)).await;
+        if bodies.contains(&newer.clone().into_bytes()) {
+            Ok(())
+        } else {
+            Err(format!("{} messages", bodies.len()))
+        }
+    })
+    .await;
+    assert_eq!(by_hand.depth(&cluster.names().dead_queue()).await, 0);
+}
+
+#[tokio::test]
+async fn a_node_whose_queue_was_deleted_while_it_was_down_gets_everything_from_its_peer() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::start(&broker.url(), 2).await;
+    let load = cluster.start_load(4);
+    load.progress(100).await;
+    cluster.take_node(2).kill();
+    broker.by_hand().await.delete_queue(&cluster.queue(2)).await;
+    load.progress(300).await;
+    cluster.start_node(2);
+    load.progress(100).await;
+    load.finish().await;
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_node_whose_queue_was_purged_while_it_was_down_gets_everything_from_its_peer() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::start(&broker.url(), 2).await;
+    let load = cluster.start_load(4);
+    load.progress(100).await;
+    cluster.take_node(2).kill();
+    load.progress(300).await;
+    broker.by_hand().await.purge(&cluster.queue(2)).await;
+    load.progress(100).await;
+    cluster.start_node(2);
+    load.progress(100).await;
+    load.finish().await;
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_purged_last_message_is_missed_without_another_write() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::start(&broker.url(), 2).await;
+    cluster.take_node(2).kill();
+    let written = cluster.heart(0).put("users", "last", &json!(1), None).await.unwrap();
+    cluster.oracle.acknowledged("users", "last", Some(&json!(1)), written.last, 1);
+    broker.by_hand().await.purge(&cluster.queue(2)).await;
+    cluster.start_node(2);
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_queue_deleted_under_a_running_node_is_made_again() {
+    let broker = Broker::shared().await;
+    let cluster = Cluster::start(&broker.url(), 2).await;
+    let load = cluster.start_load(4);
+    load.progress(100).await;
+    broker.by_hand().await.delete_queue(&cluster.queue(2)).await;
+    load.progress(300).await;
+    load.finish().await;
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_node_that_joins_late_gets_everything_from_its_peers() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::prepare(&broker.url(), 3);
+    cluster.start_heart(0);
+    cluster.start_node(1);
+    cluster.start_node(2);
+    cluster.wait_until_ready().await;
+    let load = cluster.start_load(4);
+    load.progress(500).await;
+    cluster.start_node(3);
+    load.progress(200).await;
+    load.finish().await;
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_heart_that_does_not_know_where_the_history_ends_takes_no_writes_and_says_so() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::start(&broker.url(), 2).await;
+    let load = cluster.start_load(2);
+    load.progress(50).await;
+    load.finish().await;
+    cluster.converge().await;
+    let before = cluster.node(1).node_status().await.unwrap();
+    cluster.take_heart(0).kill();
+    broker.by_hand().await.purge(&cluster.names().head_queue()).await;
+    cluster.start_heart(0);
+    wait_for("the heart to know that something is wrong", RECOVERY, async || {
+        let refused = cluster.heart(0).put("users", "1", &json!(1), None).await.unwrap_err();
+        // At first it does not listen yet.
+        assert!([0, 503].contains(&refused.status), "{refused:?}");
+        let status = cluster.heart(0).heart_status().await.map_err(|refused| format!("{refused:?}"))?;
+        if status.role == "head_lost" { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let reason = cluster.heart_readiness(0).await.unwrap_err();
+    assert!(reason.contains(&before.applied.to_string()), "it names the position that a node has: {reason}");
+    for id in [1, 2] {
+        let node = cluster.node(id).node_status().await.unwrap();
+        assert_eq!(
+            (node.applied, &node.digest, node.state.as_str()),
+            (before.applied, &before.digest, "ready")
+        );
+    }
+}
