@@ -3,7 +3,7 @@
 //!
 //! Guarantees of this crate:
 //! - What it does depends on the resource and on what there is, never on what it remembers: killed anywhere, the next
-//!   process goes on.
+//!   process goes on. (The one thing remembered is the address of a broker whose Secret goes before its resource.)
 //! - No pod starts before the broker objects that it needs are there, and no queue goes before the pod that uses it.
 //! - While nothing changes it writes nothing.
 //! - Only [`controller::apply`], [`controller::status`] and [`broker`] change anything outside.

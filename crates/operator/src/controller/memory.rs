@@ -1,11 +1,13 @@
 //! What is remembered of a resource between passes. Nothing here is needed for what is done, only for when: a process
-//! that starts anew may write or try once too often.
+//! that starts anew may write or try once too often, and waits in vain for a Secret that went with its namespace.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use broadcast_service::backoff::Backoff;
+
+use crate::secret::BrokerAccess;
 
 /// The shortest delay after a failure.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -21,6 +23,7 @@ pub struct Memory(Mutex<HashMap<String, OfOne>>);
 struct OfOne {
     backoff: Option<Backoff>,
     written: Option<Instant>,
+    access: Option<BrokerAccess>,
 }
 
 impl Memory {
@@ -42,6 +45,16 @@ impl Memory {
     /// How long ago the status was written.
     pub fn since_write(&self, uid: &str) -> Option<Duration> {
         self.with(uid, |one| one.written.map(|written| written.elapsed()))
+    }
+
+    /// The broker's address was read.
+    pub fn note_access(&self, uid: &str, access: &BrokerAccess) {
+        self.with(uid, |one| one.access = Some(access.clone()));
+    }
+
+    /// The broker's address as it was read last.
+    pub fn last_access(&self, uid: &str) -> Option<BrokerAccess> {
+        self.with(uid, |one| one.access.clone())
     }
 
     /// The resource is gone.

@@ -97,6 +97,8 @@ pub struct Sources<'a> {
     pub http: &'a reqwest::Client,
     /// The resources that are watched.
     pub all: Vec<BroadcastCluster>,
+    /// The broker's address as it was read last.
+    pub last_access: Option<BrokerAccess>,
 }
 
 /// Looks at everything. The connection is open if the broker was reached.
@@ -106,7 +108,7 @@ pub async fn fetch_observed(
     sources: &Sources<'_>,
 ) -> Result<(Observed, Option<Connection>), ReconcileError> {
     let status = cluster.status.clone().unwrap_or_default();
-    let access = fetch_access(cluster, valid, sources.client).await?;
+    let access = fetch_access(cluster, valid, sources).await?;
     let conflict = find_conflict(sources, cluster, access.as_ref().ok()).await?;
     let mut observed = Observed {
         objects: fetch_objects(sources.client, valid).await?,
@@ -141,19 +143,20 @@ async fn fetch_broker_of(
     Ok(fetch_broker(access, valid.topology.names(), &observed.node_ids()).await?)
 }
 
-/// The address in the referenced Secret. When a namespace is deleted that one may be gone already; then the copy that
-/// was made for the pods still says where the broker objects are.
+/// The address in the referenced Secret. When a namespace is deleted, its Secrets may go before what needs them: then
+/// the copy that was made for the pods, or what is remembered, still says where the broker objects are.
 async fn fetch_access(
     cluster: &BroadcastCluster,
     valid: &ValidCluster,
-    client: &Client,
+    sources: &Sources<'_>,
 ) -> Result<Result<BrokerAccess, SecretError>, ReconcileError> {
-    let access = fetch_access_of(client, &valid.namespace, &valid.secret, valid.vhost.as_deref()).await?;
+    let fetch = |name, vhost| fetch_access_of(sources.client, &valid.namespace, name, vhost);
+    let access = fetch(&valid.secret, valid.vhost.as_deref()).await?;
     if cluster.metadata.deletion_timestamp.is_none() || access.is_ok() {
         return Ok(access);
     }
-    let copy = fetch_access_of(client, &valid.namespace, &valid.names.amqp(), None).await?;
-    Ok(copy.or(access))
+    let copy = fetch(&valid.names.amqp(), None).await?;
+    Ok(copy.ok().or_else(|| sources.last_access.clone()).map_or(access, Ok))
 }
 
 /// The address in a Secret.

@@ -137,8 +137,16 @@ async fn run_pass(
     if deleted_at.is_none() && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         add_finalizer(&context.client, cluster).await?;
     }
-    let sources = Sources { client: &context.client, http: &context.http, all: known_clusters(context) };
+    let sources = Sources {
+        client: &context.client,
+        http: &context.http,
+        all: known_clusters(context),
+        last_access: context.memory.last_access(&valid.uid),
+    };
     let (mut observed, connection) = fetch_observed(cluster, &valid, &sources).await?;
+    if let Ok(access) = &observed.access {
+        context.memory.note_access(&valid.uid, access);
+    }
     let Plan { steps, members } = match deleted_at {
         Some(since) => plan_deletion(&valid, &observed, is_overdue(since)),
         None => plan(&valid, &observed)?,

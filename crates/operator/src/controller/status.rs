@@ -53,7 +53,7 @@ pub fn build_status(
     let ready = u32::try_from(ready).unwrap_or(u32::MAX);
     let worst = nodes
         .iter()
-        .filter(|node| node.lag_writes.is_some())
+        .filter(|node| node.lag_writes.is_some() && node.phase != NodePhase::Removing)
         .max_by_key(|node| (node.lag_writes, std::cmp::Reverse(node.id)));
     let heart = observed.heart.as_ref().ok().map(|report| HeartStatus {
         active: report.pod.clone(),

@@ -124,6 +124,22 @@ async fn a_resource_whose_broker_is_gone_is_let_go_after_a_while_and_what_is_lef
 }
 
 #[tokio::test]
+async fn a_namespace_that_takes_its_secrets_first_does_not_hide_the_broker() {
+    let uri = json!({"uri": k8s_openapi::ByteString(b"amqp://a:b@127.0.0.1:1/".to_vec())});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "rabbitmq"}, "data": uri});
+    let (context, kept) = operator(&[(RESOURCE, resource()), (SECRET, secret)]);
+    assert_eq!(pass(&context).await.unwrap_err().reason(), "BrokerUnreachable");
+
+    let mut objects = std::mem::take(&mut kept.lock().unwrap().objects);
+    objects.retain(|path, _| path == RESOURCE);
+    let resource = objects.get_mut(RESOURCE).unwrap();
+    resource["metadata"]["deletionTimestamp"] = json!(Timestamp::now());
+    resource["status"]["nodes"] = json!([{"id": 1, "phase": "Ready", "queue": "write_requests_node_1"}]);
+    kept.lock().unwrap().objects = objects;
+    assert_eq!(pass(&context).await.unwrap_err().reason(), "BrokerUnreachable");
+}
+
+#[tokio::test]
 async fn a_resource_that_cannot_be_read_is_told_and_keeps_the_rest_of_its_status() {
     let mut resource = resource();
     resource["spec"]["nodes"]["replicas"] = json!("three");

@@ -49,8 +49,9 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
     ];
     let ready = decide_ready(&verdicts, findings.failure);
     let class = blocking_class(findings);
-    let at_work = ready.standing != Standing::True || !findings.members.leaving.is_empty();
-    verdicts.extend(decide_progress(&ready, class, at_work));
+    let work =
+        if ready.standing == Standing::True { describe_removal(findings) } else { Some(reason_of(&ready)) };
+    verdicts.extend(decide_progress(class, work));
     verdicts.push(ready);
     verdicts
 }
@@ -58,7 +59,7 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
 /// The conditions after a pass that found out nothing.
 pub(super) fn decide_failure_conditions(failure: &ReconcileError) -> Vec<Verdict> {
     let ready = Verdict::new(ConditionType::Ready, Standing::False, failure.reason(), failure.to_string());
-    let mut verdicts = decide_progress(&ready, Some(failure.class()), true);
+    let mut verdicts = decide_progress(Some(failure.class()), Some(reason_of(&ready)));
     verdicts.push(ready);
     verdicts
 }
@@ -154,11 +155,13 @@ fn decide_nodes_ready(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Verdict 
     Verdict::new(type_, Standing::False, "NodesNotReady", message.trim_end_matches("; "))
 }
 
-/// Nodes at the same position must have the same digest. Nodes that stand elsewhere prove nothing.
+/// Nodes at the same position must have the same digest. Nodes that stand elsewhere prove nothing, and those that are
+/// being removed are nobody's business any more.
 fn decide_consistent(nodes: &[NodeStatus]) -> Verdict {
     let type_ = ConditionType::Consistent;
+    let nodes: Vec<_> = nodes.iter().filter(|node| node.phase != NodePhase::Removing).collect();
     let mut at_position: BTreeMap<u64, Vec<(u32, &str)>> = BTreeMap::new();
-    for node in nodes {
+    for node in &nodes {
         if let (Some(applied), Some(digest)) = (node.applied, &node.digest) {
             at_position.entry(applied).or_default().push((node.id, digest));
         }
@@ -203,18 +206,28 @@ fn decide_ready(others: &[Verdict], failure: Option<&ReconcileError>) -> Verdict
     Verdict::new(type_, Standing::True, "Ready", "the heart takes writes and every node applies them")
 }
 
+fn reason_of(verdict: &Verdict) -> (&'static str, String) {
+    (verdict.reason, verdict.message.clone())
+}
+
+/// What is still done for a resource that is ready.
+fn describe_removal(findings: &Findings<'_>) -> Option<(&'static str, String)> {
+    let ids: Vec<_> = findings.members.leaving.iter().map(|id| format!("node {id}")).collect();
+    (!ids.is_empty()).then(|| ("RemovingNodes", format!("being removed: {}", ids.join(", "))))
+}
+
 /// What tools that wait for resources look at: at work, or stuck until somebody changes something.
-fn decide_progress(ready: &Verdict, class: Option<Class>, at_work: bool) -> Vec<Verdict> {
-    let (reason, message) = (ready.reason, ready.message.clone());
+fn decide_progress(class: Option<Class>, work: Option<(&'static str, String)>) -> Vec<Verdict> {
     let idle = |type_| Verdict::new(type_, Standing::False, "AsExpected", "");
+    let Some((reason, message)) = work else {
+        return vec![idle(ConditionType::Reconciling), idle(ConditionType::Stalled)];
+    };
     if class == Some(Class::WaitForChange) {
         let stalled = Verdict::new(ConditionType::Stalled, Standing::True, reason, message);
         vec![idle(ConditionType::Reconciling), stalled]
-    } else if at_work {
+    } else {
         let reconciling = Verdict::new(ConditionType::Reconciling, Standing::True, reason, message);
         vec![reconciling, idle(ConditionType::Stalled)]
-    } else {
-        vec![idle(ConditionType::Reconciling), idle(ConditionType::Stalled)]
     }
 }
 

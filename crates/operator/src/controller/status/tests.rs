@@ -123,6 +123,25 @@ fn a_phase_is_the_probes_and_the_hearts_word_together() {
 }
 
 #[test]
+fn a_node_that_is_being_removed_is_work_to_do_but_neither_lag_nor_a_difference() {
+    let mut observed = at_work();
+    observed.heart = Ok(report(&[(1, "ready", 40, "d"), (2, "ready", 40, "d"), (3, "ready", 7, "x")]));
+    let members = Members { staying: ids([1, 2]), leaving: ids([3]), ..Members::default() };
+    let mut cluster = valid();
+    cluster.nodes.replicas = 2;
+    let findings = Findings { cluster: &cluster, observed: &observed, members: &members, failure: None };
+    let status = build_status(&findings, &BroadcastClusterStatus::default(), at(0));
+    assert_eq!((status.lag_writes, status.worst_node, status.replicas), (Some(0), None, 3));
+    let standing = standing(&status);
+    for expected in [("Ready", "True", "Ready"), ("Reconciling", "True", "RemovingNodes")] {
+        assert!(standing.contains(&expected), "{expected:?} is not in {standing:?}");
+    }
+    let message = |type_| condition(&status.conditions, type_).unwrap().message.as_str();
+    assert_eq!(message(ConditionType::Reconciling), "being removed: node 3");
+    assert_eq!(message(ConditionType::Consistent), "2 of 2 nodes have the same digest at position 40");
+}
+
+#[test]
 fn a_condition_that_stands_keeps_its_time_and_consistency_is_not_lost_under_load() {
     let (cluster, members) = (valid(), members());
     let status = |observed: &Observed, recorded: &BroadcastClusterStatus, second| {
