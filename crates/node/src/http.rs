@@ -3,6 +3,7 @@
 //! A read is answered whether or not the node is ready, with the position that it is of; `at_least` makes it wait for
 //! one. Values are returned byte for byte as they were written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
@@ -13,11 +14,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use broadcast_protocol::chain::ChainHash;
 use broadcast_protocol::digest::Digest;
+use broadcast_protocol::envelope::MAX_NUMBER;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::status::{Status, now_in_milliseconds};
 use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
@@ -32,22 +34,35 @@ const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
+/// When to ask again for a digest to be recomputed while another one is.
+const RECOMPUTE_RETRY: Duration = Duration::from_secs(5);
+
 const SEQ: HeaderName = HeaderName::from_static("broadcast-seq");
 const POSITION: HeaderName = HeaderName::from_static("broadcast-position");
 
 /// What the interface answers from.
 #[derive(Debug, Clone)]
-pub struct Api {
+pub(crate) struct Api {
     /// The node.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// What it is doing.
-    pub status: watch::Receiver<Status>,
+    pub(crate) status: watch::Receiver<Status>,
     /// Its database.
-    pub readers: Readers,
+    pub(crate) readers: Readers,
+    /// Who may recompute the digest. One at a time: it reads every row, which keeps a reader, and the write-ahead log
+    /// from being cut, for long.
+    pub(crate) recomputing: Arc<Semaphore>,
+}
+
+impl Api {
+    /// Nothing is being recomputed yet.
+    pub(crate) fn new(node: NodeId, status: watch::Receiver<Status>, readers: Readers) -> Self {
+        Self { node, status, readers, recomputing: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 /// The interface.
-pub fn api_router(api: Api) -> Router {
+pub(crate) fn api_router(api: Api) -> Router {
     let router = Router::new()
         .route("/v1/collections/{collection}/{key}", get(answer_document))
         .route("/v1/collections/{collection}", get(answer_list))
@@ -102,10 +117,11 @@ async fn answer_document(
         Some(text) => parse_duration(text, LONGEST_TIMEOUT)
             .map_err(|problem| ApiError::bad_request("invalid_query", format!("timeout: {problem}")))?,
     };
-    if let Some(at_least) = query.at_least
-        && let Err(behind) = wait_for(api.status.clone(), at_least, timeout).await
-    {
-        return Ok(behind);
+    if let Some(at_least) = query.at_least {
+        check_number("at_least", at_least)?;
+        if let Err(behind) = wait_for(api.status.clone(), at_least, timeout).await {
+            return Ok(behind);
+        }
     }
     let name = format!("{collection}/{key}");
     let read = api.readers.read(move |reader| Ok((reader.document(&collection, &key)?, reader.last()?)));
@@ -228,9 +244,18 @@ async fn answer_digest(
     State(api): State<Api>,
     StrictQuery(query): StrictQuery<DigestQuery>,
 ) -> Result<Json<DigestAnswer>, ApiError> {
+    let permit = if query.recompute {
+        Some(Arc::clone(&api.recomputing).try_acquire_owned().map_err(|_| {
+            let message = "the digest is being recomputed for somebody else; ask again later";
+            ApiError::unavailable("overloaded", message, RECOMPUTE_RETRY)
+        })?)
+    } else {
+        None
+    };
     let read = api.readers.read(move |reader| {
         let maintained = reader.committed()?;
-        let recomputed = if query.recompute { Some(reader.recompute()?) } else { None };
+        // The permit is given back when the rows are read, not when the asker loses patience.
+        let recomputed = permit.map(|_permit| reader.recompute()).transpose()?;
         Ok((maintained, recomputed))
     });
     let (maintained, recomputed) = read.await.map_err(refuse_read)?;
@@ -251,6 +276,7 @@ async fn answer_log(
     State(api): State<Api>,
     StrictQuery(LogQuery { after }): StrictQuery<LogQuery>,
 ) -> Result<Response, ApiError> {
+    check_number("after", after)?;
     match api.readers.read(move |reader| reader.log(after)).await.map_err(refuse_read)? {
         LogPage::Messages(lines) => {
             Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], lines)
@@ -263,6 +289,14 @@ async fn answer_log(
             Err(ApiError::new(StatusCode::GONE, "gone", message))
         }
     }
+}
+
+fn check_number(parameter: &str, number: u64) -> Result<(), ApiError> {
+    if number <= MAX_NUMBER {
+        return Ok(());
+    }
+    let message = format!("{parameter}: {number}; at most {MAX_NUMBER} is allowed");
+    Err(ApiError::bad_request("invalid_query", message))
 }
 
 fn refuse_path(rejection: &PathRejection) -> ApiError {

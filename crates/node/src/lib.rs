@@ -1,7 +1,7 @@
 //! A node: consumes one queue and applies every write to its own database, in the one order that all nodes share.
 //!
 //! Guarantees of this crate:
-//! - What is acknowledged to the broker is on disk, and what is on disk was proven by the chain ([`store`]; the
+//! - What is acknowledged to the broker is on disk, and what is on disk was proven by the chain (`store`; the
 //!   decisions are the protocol's replica's).
 //! - Nothing that the broker, a peer or a disk does ends the process: it says what is wrong in its state and its
 //!   readiness, goes on answering reads, and mends itself when it can.
@@ -9,13 +9,14 @@
 
 pub mod command;
 mod consumer;
-pub mod http;
-pub mod metrics;
-pub mod repair;
+mod http;
+mod metrics;
+mod opening;
+mod repair;
 mod reporting;
 mod session;
-pub mod status;
-pub mod store;
+mod status;
+mod store;
 #[cfg(test)]
 mod testing;
 
@@ -37,10 +38,11 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::{QueueConsumer, Writer};
 use crate::http::{Api, api_router};
 use crate::metrics::Metrics;
+use crate::opening::open_store;
 use crate::repair::Peers;
 use crate::reporting::Reporter;
 use crate::status::{Status, now_in_milliseconds, publish_readiness};
-use crate::store::{Store, StoreError};
+use crate::store::{Committed, StoreError};
 
 /// How long open requests have after the shutdown.
 const REQUEST_DRAIN: Duration = Duration::from_secs(5);
@@ -50,8 +52,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 
 /// Why a node ended that was not told to.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The database cannot be opened.
+pub(crate) enum NodeError {
+    /// The database is refused.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An address cannot be listened on.
@@ -76,40 +78,45 @@ pub enum NodeError {
 }
 
 /// Runs a node until the shutdown or an error that only a new process, or a human, can mend.
-pub async fn run(
+pub(crate) async fn run(
     config: NodeConfig,
     broker: AmqpUrlSource,
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let node: NodeId = config.node_id.ok_or(NodeError::NoId)?;
-    let (data_dir, cluster, log_bytes) = (config.data_dir.clone(), config.cluster.clone(), config.log_bytes);
-    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir, &cluster, log_bytes));
-    let store = opened.await.unwrap_or(Err(StoreError::Stopping))?;
-    let (http, admin) = (listen("http", config.http).await?, listen("admin", config.admin).await?);
-
-    let (status, watched) = watch::channel(Status::starting(store.committed()?, now_in_milliseconds()));
+    let admin = listen("admin", config.admin).await?;
+    let nothing = Committed::nothing(&config.cluster);
+    let (status, watched) = watch::channel(Status::starting(nothing, now_in_milliseconds()));
     let (readiness, ready) = watch::channel(Readiness::NotReady("starting".to_owned()));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry, watched.clone(), ready.clone());
-    let api = Api { node, status: watched.clone(), readers: store.readers() };
+    let max_lag = Duration::from_secs(config.max_lag_seconds);
+    let readiness = publish_readiness(watched.clone(), readiness, max_lag, shutdown.clone());
+    // Before the database: while that cannot be opened, these say why.
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("readiness", infallible(readiness));
+    tasks.spawn("admin", serve(admin, admin_router(ready, registry), shutdown.clone(), REQUEST_DRAIN));
+    let Some(store) = open_store(&config, &status, &shutdown).await? else {
+        return Ok(tasks.run(DRAIN).await?);
+    };
+
+    // After the database: to be refused is better than to wait for an answer that does not come.
+    let http = listen("http", config.http).await?;
+    let api = Api::new(node, watched.clone(), store.readers());
     let reporter = Reporter {
         broker: broker.clone(),
         cluster: config.cluster.clone(),
         node,
         heart_queue: config.topology().names().heart_queue(),
-        status: watched.clone(),
+        status: watched,
     };
-    let max_lag = Duration::from_secs(config.max_lag_seconds);
     let peers = Peers::new(config.cluster.clone(), config.peers.clone(), http_client()?);
     tracing::info!(%node, http = %config.http, admin = %config.admin, data_dir = %config.data_dir.display(), "started");
     let consumer = QueueConsumer { config, node, broker, writer: Writer::new(store), peers, status, metrics };
 
-    let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("consumer", consumer.run(shutdown.clone()));
     tasks.spawn("reports", infallible(reporter.run(shutdown.clone())));
-    tasks.spawn("readiness", infallible(publish_readiness(watched, readiness, max_lag, shutdown.clone())));
-    tasks.spawn("http", serve(http, api_router(api), shutdown.clone(), REQUEST_DRAIN));
-    tasks.spawn("admin", serve(admin, admin_router(ready, registry), shutdown, REQUEST_DRAIN));
+    tasks.spawn("http", serve(http, api_router(api), shutdown, REQUEST_DRAIN));
     Ok(tasks.run(DRAIN).await?)
 }
 

@@ -23,20 +23,20 @@ struct Rejected {
 
 /// The node's counters.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     rejected: Family<Rejected, Counter>,
     /// Messages that were applied.
-    pub messages_applied: Counter,
+    pub(crate) messages_applied: Counter,
     /// Writes that were applied.
-    pub writes_applied: Counter,
+    pub(crate) writes_applied: Counter,
     /// Messages that came from a peer.
-    pub messages_repaired: Counter,
+    pub(crate) messages_repaired: Counter,
     /// Gaps that were met.
-    pub repairs: Counter,
+    pub(crate) repairs: Counter,
     /// Transactions that were committed, and how long they took.
-    pub commit_seconds: Histogram,
+    pub(crate) commit_seconds: Histogram,
     /// Sessions with the broker.
-    pub sessions: Counter,
+    pub(crate) sessions: Counter,
 }
 
 /// The gauges.
@@ -48,7 +48,7 @@ struct Gauges {
 
 impl Metrics {
     /// Registers everything.
-    pub fn register(
+    pub(crate) fn register(
         registry: &mut Registry,
         status: watch::Receiver<Status>,
         readiness: watch::Receiver<Readiness>,
@@ -92,17 +92,17 @@ impl Metrics {
     }
 
     /// Counts a message that is no message of this cluster.
-    pub fn count_malformed(&self) {
+    pub(crate) fn count_malformed(&self) {
         self.count_rejected("malformed", 1);
     }
 
     /// Counts messages that were given back.
-    pub fn count_failed(&self, messages: u64) {
+    pub(crate) fn count_failed(&self, messages: u64) {
         self.count_rejected("failed", messages);
     }
 
     /// Counts a message of which nothing is needed. Marks are not worth counting.
-    pub fn count_dropped(&self, why: Dropped) {
+    pub(crate) fn count_dropped(&self, why: Dropped) {
         match why {
             Dropped::Stale => self.count_rejected("stale", 1),
             Dropped::Duplicate | Dropped::Superseded => self.count_rejected("duplicate", 1),

@@ -28,7 +28,7 @@ const MAX_TOLD_FAILURES: usize = 4;
 
 /// The other nodes.
 #[derive(Debug, Clone)]
-pub struct Peers {
+pub(crate) struct Peers {
     cluster: String,
     urls: Vec<String>,
     client: reqwest::Client,
@@ -37,16 +37,16 @@ pub struct Peers {
 /// Nobody can help, now: what was tried.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no peer has {missing} ({})", tell(tried))]
-pub struct NoHelp {
+pub(crate) struct NoHelp {
     /// The sequence number that is missing.
-    pub missing: u64,
+    pub(crate) missing: u64,
     /// Each peer and what it answered.
-    pub tried: Vec<(String, PeerError)>,
+    pub(crate) tried: Vec<(String, PeerError)>,
 }
 
 /// Why a peer cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
+pub(crate) enum PeerError {
     /// Its address is none.
     #[error("not a base URL")]
     NotAUrl,
@@ -78,12 +78,12 @@ pub enum PeerError {
 
 impl Peers {
     /// `urls` are base URLs as in the configuration.
-    pub fn new(cluster: impl Into<String>, urls: Vec<String>, client: reqwest::Client) -> Self {
+    pub(crate) fn new(cluster: impl Into<String>, urls: Vec<String>, client: reqwest::Client) -> Self {
         Self { cluster: cluster.into(), urls, client }
     }
 
     /// Fetches messages that continue a position, at least one, from the first peer that has them.
-    pub async fn fetch_after(&self, position: Position) -> Result<Vec<WriteMessage>, NoHelp> {
+    pub(crate) async fn fetch_after(&self, position: Position) -> Result<Vec<WriteMessage>, NoHelp> {
         let mut tried = Vec::new();
         for base in &self.urls {
             let addresses = match resolve(base).await {

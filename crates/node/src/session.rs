@@ -354,9 +354,9 @@ impl<'a> Session<'a> {
             let reason = if state == NodeState::Ready || !keeps_reason {
                 build_reason(state, status.applied())
             } else {
-                status.reason.take()
+                status.reason.clone()
             };
-            let changed = (status.state, status.lag_writes) != (state, lag_writes) || !keeps_reason;
+            let changed = (status.state, status.lag_writes, &status.reason) != (state, lag_writes, &reason);
             (status.state, status.lag_writes, status.reason) = (state, lag_writes, reason);
             changed
         });

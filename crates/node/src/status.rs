@@ -15,7 +15,7 @@ const READINESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How current a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lag {
+pub(crate) enum Lag {
     /// Connected, and everything that the broker had for it is applied.
     Current,
     /// Everything newer than this may be missing, in milliseconds since the Unix epoch.
@@ -27,28 +27,28 @@ pub enum Lag {
 
 /// What the node is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// Where its database is.
-    pub committed: Committed,
+    pub(crate) committed: Committed,
     /// Whether its queue has been bound: what is published from then on waits for it.
-    pub attached: bool,
+    pub(crate) attached: bool,
     /// What it does.
-    pub state: NodeState,
+    pub(crate) state: NodeState,
     /// Why it is not ready, or not connected.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// How current it is.
-    pub lag: Lag,
+    pub(crate) lag: Lag,
     /// How many writes it knows to be missing.
-    pub lag_writes: u64,
+    pub(crate) lag_writes: u64,
     /// Messages given back to the broker because they could not be applied, since the start.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Malformed messages rejected since the start.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
 }
 
 impl Status {
     /// The status of a node that has opened its database and nothing more.
-    pub fn starting(committed: Committed, now: u64) -> Self {
+    pub(crate) fn starting(committed: Committed, now: u64) -> Self {
         let since = if committed.at == 0 { now } else { committed.at };
         Self {
             committed,
@@ -63,12 +63,12 @@ impl Status {
     }
 
     /// The last sequence number that is applied.
-    pub fn applied(&self) -> u64 {
+    pub(crate) fn applied(&self) -> u64 {
         self.committed.applied.position.last
     }
 
     /// How far behind it is, in seconds.
-    pub fn lag_seconds(&self, now: u64) -> f64 {
+    pub(crate) fn lag_seconds(&self, now: u64) -> f64 {
         match self.lag {
             Lag::Current => 0.0,
             Lag::Behind { since } => Duration::from_millis(now.saturating_sub(since)).as_secs_f64(),
@@ -76,14 +76,14 @@ impl Status {
     }
 
     /// From now on it may miss something.
-    pub fn fall_behind(&mut self, now: u64) {
+    pub(crate) fn fall_behind(&mut self, now: u64) {
         if self.lag == Lag::Current {
             self.lag = Lag::Behind { since: now };
         }
     }
 
     /// Whether clients should be sent here.
-    pub fn readiness(&self, now: u64, max_lag: Duration) -> Readiness {
+    pub(crate) fn readiness(&self, now: u64, max_lag: Duration) -> Readiness {
         let reason = self.reason.as_deref().unwrap_or("the queue is not drained yet");
         if self.state != NodeState::Ready {
             return Readiness::NotReady(format!("{}: {reason}", self.state.as_str()));
@@ -98,7 +98,7 @@ impl Status {
 }
 
 /// Milliseconds since the Unix epoch.
-pub fn now_in_milliseconds() -> u64 {
+pub(crate) fn now_in_milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -137,17 +137,13 @@ fn publish(readiness: &watch::Sender<Readiness>, new: Readiness) {
 
 #[cfg(test)]
 mod tests {
-    use broadcast_protocol::digest::Digest;
-    use broadcast_protocol::replica::Applied;
-
     use super::*;
 
     const MAX_LAG: Duration = Duration::from_mins(1);
 
     fn status(state: NodeState, lag: Lag) -> Status {
-        let committed =
-            Committed { applied: Applied::nothing("c"), digest: Digest::default(), rows: 0, at: 0 };
-        Status { state, lag, reason: Some("because".to_owned()), ..Status::starting(committed, 0) }
+        let starting = Status::starting(Committed::nothing("c"), 0);
+        Status { state, lag, reason: Some("because".to_owned()), ..starting }
     }
 
     #[test]

@@ -22,36 +22,41 @@ use broadcast_protocol::replica::Applied;
 use broadcast_protocol::write::InvalidWrite;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-pub use read::{
-    CollectionCount, Document, ListItem, ListPage, LogPage, MAX_PAGE_BYTES, ReadError, Reader, Readers,
-};
+pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers};
 
 /// The database's name in the data directory.
-pub const FILE_NAME: &str = "node.db";
+pub(crate) const FILE_NAME: &str = "node.db";
 
 /// For how many sequence numbers a request id is remembered: a write with the id of one that is nearer than this
 /// changes nothing. Part of the protocol: nodes that remembered for different times would differ.
-pub const REQUEST_ID_WINDOW: u64 = 1 << 20;
+pub(crate) const REQUEST_ID_WINDOW: u64 = 1 << 20;
 
 /// How long a statement waits for a lock that another program holds before it counts as a failure.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a database is: what every transaction leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// What it has applied.
-    pub applied: Applied,
+    pub(crate) applied: Applied,
     /// The digest of its rows.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// The number of its rows.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// When the last message of writes was made, in milliseconds since the Unix epoch; 0 before the first.
-    pub at: u64,
+    pub(crate) at: u64,
+}
+
+impl Committed {
+    /// Where an empty database is.
+    pub(crate) fn nothing(cluster: &str) -> Self {
+        Self { applied: Applied::nothing(cluster), digest: Digest::default(), rows: 0, at: 0 }
+    }
 }
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The file belongs to another cluster.
     #[error(
         "{path} is the database of cluster {found:?}, this node is configured for {expected:?}; \
@@ -120,11 +125,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the configuration is at fault, so that only a human can help.
-    pub fn is_refusal(&self) -> bool {
+    /// Whether the configuration or the file is at fault, so that only a human can help.
+    pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::OtherCluster { .. } | Self::NewerSchema { .. } | Self::NotOurs { .. } => true,
-            Self::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::NotADatabase),
+            Self::OtherCluster { .. }
+            | Self::NewerSchema { .. }
+            | Self::NotOurs { .. }
+            | Self::Damaged(_) => true,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+            ),
             _ => false,
         }
     }
@@ -132,7 +143,7 @@ impl StoreError {
 
 /// The one writing connection to a node's database.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     connection: Connection,
     path: PathBuf,
     log_bytes: u64,
@@ -142,7 +153,7 @@ pub struct Store {
 impl Store {
     /// Opens the database in a directory, makes both if they do not exist, and ends the writing of any process that
     /// has it open. `log_bytes` is how much of the history is kept for peers.
-    pub fn open(directory: &Path, cluster: &str, log_bytes: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path, cluster: &str, log_bytes: u64) -> Result<Self, StoreError> {
         std::fs::create_dir_all(directory)
             .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(FILE_NAME);
@@ -155,12 +166,12 @@ impl Store {
     }
 
     /// Where the database is.
-    pub fn committed(&self) -> Result<Committed, StoreError> {
+    pub(crate) fn committed(&self) -> Result<Committed, StoreError> {
         schema::load(&self.connection)?.committed()
     }
 
     /// Proves that the database can be written to, by writing to it. Changes nothing that anybody reads.
-    pub fn probe(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let state = schema::load(&transaction)?;
         if state.incarnation != self.incarnation {
@@ -173,7 +184,7 @@ impl Store {
     }
 
     /// Connections that read beside this one.
-    pub fn readers(&self) -> Readers {
+    pub(crate) fn readers(&self) -> Readers {
         Readers::new(self.path.clone())
     }
 }

@@ -19,7 +19,7 @@ pub const VERSION: u64 = 1;
 /// The largest message, in bytes: a request's writes and what the envelope adds.
 pub const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (1 << 20);
 
-/// The highest epoch and sequence number: what every database's signed 64-bit integer holds.
+/// The highest epoch, sequence number and time: what every database's signed 64-bit integer holds.
 pub const MAX_NUMBER: u64 = i64::MAX as u64;
 
 /// A batch of writes that continues the chain.
@@ -222,8 +222,8 @@ impl Message {
         if wire.cluster != cluster {
             return Err(other_cluster(cluster, &wire.cluster));
         }
-        if wire.epoch > MAX_NUMBER || wire.last.is_some_and(|last| last > MAX_NUMBER) {
-            return Err(DecodeError::Malformed(format!("epoch and last are at most {MAX_NUMBER}")));
+        if [wire.epoch, wire.at, wire.last.unwrap_or(0)].into_iter().any(|number| number > MAX_NUMBER) {
+            return Err(DecodeError::Malformed(format!("epoch, at and last are at most {MAX_NUMBER}")));
         }
         match (wire.first, wire.prev, wire.writes, wire.last) {
             (Some(first), Some(prev), Some(writes), None) => {

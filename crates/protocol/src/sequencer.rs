@@ -52,15 +52,10 @@ pub struct InFlight {
 }
 
 impl TakeOver {
-    /// Chooses the head among the decoded messages of the head queue: the highest `(epoch, last)`.
-    ///
-    /// An acknowledged write is in the head queue before its confirm, so it is at or before the head. A mark is
-    /// preferred to the write that it vouches for, because it needs no second proof.
-    pub fn decide(cluster: &str, head: impl IntoIterator<Item = Message>) -> Result<Self, HeadLost> {
-        let rank = |message: &Message| {
-            (message.epoch(), message.position().last, matches!(message, Message::Mark(_)))
-        };
-        let head = head.into_iter().max_by_key(rank).ok_or(HeadLost)?;
+    /// Continues the head: the [`later`] of all messages in the head queue. An acknowledged write is in the head queue
+    /// before its confirm, so it is at or before the head.
+    pub fn decide(cluster: &str, head: Option<Message>) -> Result<Self, HeadLost> {
+        let head = head.ok_or(HeadLost)?;
         let epoch = head.epoch() + 1;
         let publication = match head {
             Message::Write(message) => Message::Write(message.with_epoch(epoch)),
@@ -74,9 +69,9 @@ impl TakeOver {
         &self.publication
     }
 
-    /// Whether the head fits a report that an earlier reign was ended by.
-    pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
-        judge(self.publication.epoch(), self.publication.position().last, report)
+    /// Whether the head fits what showed an earlier one to be stale.
+    pub fn judge(&self, earlier: StaleHead) -> Result<(), StaleHead> {
+        judge(self.publication.epoch(), self.publication.position().last, earlier)
     }
 
     /// The broker confirmed the publication: every queue that is bound has the head.
@@ -115,7 +110,7 @@ impl Reign {
     /// Whether a node's report fits the history that this heart continues. One that is ahead shows that the head was
     /// stale (a restored broker, say): going on would fork the history.
     pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
-        judge(self.epoch, self.position.last, report)
+        judge(self.epoch, self.position.last, StaleHead::shown_by(report))
     }
 }
 
@@ -137,11 +132,27 @@ impl InFlight {
     }
 }
 
-fn judge(epoch: u64, last: u64, report: &Report) -> Result<(), StaleHead> {
-    if report.epoch > epoch || report.applied.last > last {
-        return Err(StaleHead { node: report.node.get(), last: report.applied.last, epoch: report.epoch });
+impl StaleHead {
+    fn shown_by(report: &Report) -> Self {
+        Self { node: report.node.get(), last: report.applied.last, epoch: report.epoch }
     }
-    Ok(())
+}
+
+/// Which of two messages is nearer to the history's end: the one with the higher `(epoch, last)`. A mark is preferred
+/// to the write that it vouches for, because it needs no second proof.
+pub fn later(one: Message, other: Message) -> Message {
+    let rank =
+        |message: &Message| (message.epoch(), message.position().last, matches!(message, Message::Mark(_)));
+    if rank(&one) > rank(&other) { one } else { other }
+}
+
+/// Whether a node's report leaves room for a history that begins now: this node has seen nothing of another one.
+pub fn judge_genesis(report: &Report) -> Result<(), StaleHead> {
+    judge(0, 0, StaleHead::shown_by(report))
+}
+
+fn judge(epoch: u64, last: u64, seen: StaleHead) -> Result<(), StaleHead> {
+    if seen.epoch > epoch || seen.last > last { Err(seen) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -164,7 +175,7 @@ mod tests {
     }
 
     fn first_reign() -> Reign {
-        TakeOver::decide("c", [Message::Mark(Mark::genesis("c", 0))]).unwrap().confirmed()
+        TakeOver::decide("c", Some(Message::Mark(Mark::genesis("c", 0)))).unwrap().confirmed()
     }
 
     fn report(epoch: u64, last: u64) -> Report {
@@ -191,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_empty_head_queue_is_no_beginning() {
-        assert_eq!(TakeOver::decide("c", []).unwrap_err(), HeadLost);
+        assert_eq!(TakeOver::decide("c", None).unwrap_err(), HeadLost);
     }
 
     #[test]
@@ -208,7 +219,7 @@ mod tests {
             (vec![Message::Write(again), Message::Write(stale)], (3, first.position)),
             (vec![mark(1, second.position), Message::Write(second.clone())], (2, second.position)),
         ] {
-            let take_over = TakeOver::decide("c", head).unwrap();
+            let take_over = TakeOver::decide("c", head.into_iter().reduce(later)).unwrap();
             let publication = take_over.publication().clone();
             assert_eq!((publication.epoch(), publication.position()), expected);
             let reign = take_over.confirmed();
@@ -220,13 +231,13 @@ mod tests {
     fn a_mark_stays_a_mark_and_a_write_keeps_its_content() {
         let in_flight = first_reign().publish(batch("a"), 0);
         let write = in_flight.message().clone();
-        let take_over = TakeOver::decide("c", [Message::Write(write.clone())]).unwrap();
+        let take_over = TakeOver::decide("c", Some(Message::Write(write.clone()))).unwrap();
         assert_eq!(
             (take_over.publication().kind(), take_over.publication().position()),
             ("write", write.position)
         );
         let vouched =
-            TakeOver::decide("c", [Message::Write(write.clone()), mark(1, write.position)]).unwrap();
+            TakeOver::decide("c", Some(later(mark(1, write.position), Message::Write(write)))).unwrap();
         assert_eq!(vouched.publication().kind(), "mark");
     }
 
@@ -251,5 +262,22 @@ mod tests {
         let error = reign.judge(&report(2, 0)).unwrap_err();
         assert_eq!(error, StaleHead { node: 2, last: 0, epoch: 2 });
         assert!(error.to_string().contains("node 2 is at 0 of epoch 2"));
+    }
+
+    #[test]
+    fn a_later_head_settles_what_showed_an_earlier_one_to_be_stale() {
+        let stale = first_reign().judge(&report(2, 5)).unwrap_err();
+        let head = |epoch, last| mark(epoch, Position { last, ..Position::genesis("c") });
+        for (message, fits) in [(head(1, 4), false), (head(1, 5), true), (head(0, 5), false)] {
+            assert_eq!(TakeOver::decide("c", Some(message)).unwrap().judge(stale).is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn a_history_begins_only_where_no_node_has_seen_one() {
+        assert_eq!(judge_genesis(&report(0, 0)), Ok(()));
+        for seen in [report(1, 0), report(0, 1)] {
+            assert!(judge_genesis(&seen).is_err());
+        }
     }
 }

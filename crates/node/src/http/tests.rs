@@ -14,6 +14,7 @@ struct Node {
     store: Store,
     history: History,
     status: watch::Sender<Status>,
+    recomputing: Arc<Semaphore>,
     router: Router,
 }
 
@@ -43,8 +44,9 @@ impl Node {
         let store = Store::open(directory.path(), CLUSTER, 1 << 20).unwrap();
         let (status, watched) =
             watch::channel(Status::starting(store.committed().unwrap(), now_in_milliseconds()));
-        let api = Api { node: NodeId::new(7).unwrap(), status: watched, readers: store.readers() };
-        Self { directory, store, history: History::default(), status, router: api_router(api) }
+        let api = Api::new(NodeId::new(7).unwrap(), watched, store.readers());
+        let recomputing = Arc::clone(&api.recomputing);
+        Self { directory, store, history: History::default(), status, recomputing, router: api_router(api) }
     }
 
     fn apply(&mut self, writes: &[String]) {
@@ -169,6 +171,19 @@ async fn the_digest_shows_a_row_that_was_changed_behind_the_nodes_back() {
 }
 
 #[tokio::test]
+async fn the_digest_is_recomputed_for_one_asker_at_a_time() {
+    let node = Node::new();
+    let somebody_else = node.recomputing.try_acquire().unwrap();
+    let answer = node.get("/v1/digest?recompute=true").await;
+    assert_eq!((answer.code(), answer.header("retry-after")), ((503, json!("overloaded")), Some("5")));
+    assert_eq!(node.get("/v1/digest").await.status, StatusCode::OK);
+    drop(somebody_else);
+    for _ in 0..2 {
+        assert_eq!(node.get("/v1/digest?recompute=true").await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn the_log_is_one_message_a_line_and_gone_when_it_no_longer_reaches_back() {
     let mut node = Node::new();
     node.apply(&[put("c", "k", "1")]);
@@ -207,7 +222,9 @@ async fn what_is_not_allowed_is_refused_in_one_shape() {
         ("/v1/collections?x=1", 400, "invalid_query", "unknown field `x`"),
         ("/v1/status?x=1", 400, "invalid_query", "unknown field `x`"),
         ("/v1/digest?recompute=maybe", 400, "invalid_query", "recompute"),
+        ("/v1/collections/c/k?at_least=9223372036854775808", 400, "invalid_query", "at most"),
         ("/v1/log", 400, "invalid_query", "after"),
+        ("/v1/log?after=18446744073709551615", 400, "invalid_query", "at most"),
         ("/v1/snapshot", 404, "not_found", "/v1/snapshot"),
     ] {
         let answer = node.get(path).await;

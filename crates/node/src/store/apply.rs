@@ -11,7 +11,7 @@ use super::{Committed, REQUEST_ID_WINDOW, Store, StoreError};
 
 impl Store {
     /// Applies messages that continue the database's position, in one transaction. An error leaves it as it was.
-    pub fn apply(&mut self, messages: &[WriteMessage]) -> Result<Committed, StoreError> {
+    pub(crate) fn apply(&mut self, messages: &[WriteMessage]) -> Result<Committed, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
         if before.incarnation != self.incarnation {

@@ -21,11 +21,11 @@ const CONNECTIONS: usize = 4;
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most that one answer carries, in bytes; one row or message is always sent whole.
-pub const MAX_PAGE_BYTES: usize = 4 << 20;
+pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// All connections are in use.
     #[error("all {CONNECTIONS} reading connections were in use for {TURN_TIMEOUT:?}")]
     Busy,
@@ -39,7 +39,7 @@ pub enum ReadError {
 
 /// A few read-only connections to a node's database.
 #[derive(Debug, Clone)]
-pub struct Readers {
+pub(crate) struct Readers {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
     turns: Arc<Semaphore>,
@@ -51,7 +51,7 @@ impl Readers {
     }
 
     /// Answers a question from one consistent state of the database.
-    pub async fn read<T, F>(&self, question: F) -> Result<T, ReadError>
+    pub(crate) async fn read<T, F>(&self, question: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -77,53 +77,53 @@ impl Readers {
 
 /// One consistent state of the database.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     transaction: Transaction<'a>,
 }
 
 /// A row.
 #[derive(Debug, Clone)]
-pub struct Document {
+pub(crate) struct Document {
     /// Its value: JSON text, byte for byte as it was stored.
-    pub value: String,
+    pub(crate) value: String,
     /// The write that stored it.
-    pub seq: u64,
+    pub(crate) seq: u64,
 }
 
 /// Some rows of a collection, in the order of their keys.
 #[derive(Debug, Serialize)]
-pub struct ListPage {
+pub(crate) struct ListPage {
     /// The rows.
-    pub items: Vec<ListItem>,
+    pub(crate) items: Vec<ListItem>,
     /// The position that they are of.
-    pub position: u64,
+    pub(crate) position: u64,
     /// The key to go on after, if there are more.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 /// One of them.
 #[derive(Debug, Serialize)]
-pub struct ListItem {
+pub(crate) struct ListItem {
     /// Its key.
-    pub key: String,
+    pub(crate) key: String,
     /// Its value.
-    pub value: Box<RawValue>,
+    pub(crate) value: Box<RawValue>,
     /// The write that stored it.
-    pub seq: u64,
+    pub(crate) seq: u64,
 }
 
 /// A collection and its size.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct CollectionCount {
+pub(crate) struct CollectionCount {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The number of its rows.
-    pub rows: u64,
+    pub(crate) rows: u64,
 }
 
 /// What the log has after a position.
 #[derive(Debug, PartialEq, Eq)]
-pub enum LogPage {
+pub(crate) enum LogPage {
     /// The next messages, one a line; none at the end of the log.
     Messages(Vec<u8>),
     /// The next message is no longer kept.
@@ -139,17 +139,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the database is.
-    pub fn committed(&self) -> Result<Committed, StoreError> {
+    pub(crate) fn committed(&self) -> Result<Committed, StoreError> {
         schema::load(&self.transaction)?.committed()
     }
 
     /// The last sequence number that is applied.
-    pub fn last(&self) -> Result<u64, StoreError> {
+    pub(crate) fn last(&self) -> Result<u64, StoreError> {
         Ok(schema::load(&self.transaction)?.last)
     }
 
     /// A row.
-    pub fn document(&self, collection: &str, key: &str) -> Result<Option<Document>, StoreError> {
+    pub(crate) fn document(&self, collection: &str, key: &str) -> Result<Option<Document>, StoreError> {
         let mut find = self
             .transaction
             .prepare_cached("SELECT value, seq FROM documents WHERE collection = ? AND key = ?")?;
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Up to `limit` rows, and [`MAX_PAGE_BYTES`], whose keys begin with `prefix` and come after `after`.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         collection: &str,
         prefix: &str,
@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
     }
 
     /// All collections that have rows, by name.
-    pub fn collections(&self) -> Result<Vec<CollectionCount>, StoreError> {
+    pub(crate) fn collections(&self) -> Result<Vec<CollectionCount>, StoreError> {
         let mut find =
             self.transaction.prepare_cached("SELECT name, rows FROM _broadcast_collections ORDER BY name")?;
         let counts =
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The messages that follow a position, up to [`MAX_PAGE_BYTES`].
-    pub fn log(&self, after: u64) -> Result<LogPage, StoreError> {
+    pub(crate) fn log(&self, after: u64) -> Result<LogPage, StoreError> {
         let mut find = self
             .transaction
             .prepare_cached("SELECT first, body FROM _broadcast_log WHERE last > ? ORDER BY last")?;
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The digest and the number of rows, from the rows themselves: reads all of them.
-    pub fn recompute(&self) -> Result<(Digest, u64), StoreError> {
+    pub(crate) fn recompute(&self) -> Result<(Digest, u64), StoreError> {
         let mut all = self.transaction.prepare_cached("SELECT collection, key, value, seq FROM documents")?;
         let mut rows = all.query([])?;
         let (mut digest, mut count) = (Digest::default(), 0);

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use rusqlite::params;
 use tempfile::TempDir;
 
+use super::read::Reader;
 use super::*;
 use crate::testing::{CLUSTER, History, delete, put, put_with_id};
 

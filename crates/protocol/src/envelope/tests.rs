@@ -64,6 +64,7 @@ fn every_kind_of_malformed_message_is_told_apart() {
         (&good.replace("\"first\":1", "\"first\":0"), "1 is the lowest"),
         (&good.replace("\"first\":1", "\"first\":9223372036854775807"), "1 is the lowest"),
         (&good.replace("\"epoch\":7", "\"epoch\":9223372036854775808"), "at most 9223372036854775807"),
+        (&good.replace("\"at\":1700000000000", "\"at\":9223372036854775808"), "at most 9223372036854775807"),
         (&good.replace("\"epoch\":7", "\"epoch\":-7"), "not a message: invalid value"),
         (&good.replace("\"first\":1", "\"last\":1"), "neither first"),
         (&good.replace("\"epoch\"", "\"epoque\""), "unknown field `epoque`"),
