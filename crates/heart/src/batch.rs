@@ -4,7 +4,7 @@
 //! than the bound goes alone.
 
 use broadcast_protocol::write::{MAX_WRITES, WriteBatch};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::role::{NotPublished, Placed, Submission};
 
@@ -20,14 +20,22 @@ pub struct Batch {
 
 /// Those who wait for the message's confirm, in the order of their writes. Dropped, they learn that the outcome is
 /// unknown.
+#[derive(Debug, Default)]
+pub struct Waiting(Vec<Waiter>);
+
 #[derive(Debug)]
-pub struct Waiting(Vec<(usize, oneshot::Sender<Result<Placed, NotPublished>>)>);
+struct Waiter {
+    count: usize,
+    answer: oneshot::Sender<Result<Placed, NotPublished>>,
+    reserved: OwnedSemaphorePermit,
+}
 
 impl Batch {
     /// A batch of one request.
     pub fn new(first: Submission) -> Self {
-        let waiting = Waiting(vec![(first.writes.len(), first.answer)]);
-        Self { writes: first.writes, waiting }
+        let mut batch = Self { writes: WriteBatch::default(), waiting: Waiting::default() };
+        batch.add(first);
+        batch
     }
 
     /// Adds a request, or gives it back when it does not fit.
@@ -37,9 +45,13 @@ impl Batch {
         if !fits {
             return Err(next);
         }
-        self.writes.append(&next.writes);
-        self.waiting.0.push((next.writes.len(), next.answer));
+        self.add(next);
         Ok(())
+    }
+
+    fn add(&mut self, Submission { writes, answer, reserved }: Submission) {
+        self.waiting.0.push(Waiter { count: writes.len(), answer, reserved });
+        self.writes.append(&writes);
     }
 
     /// What to publish, and whom to tell.
@@ -52,10 +64,11 @@ impl Waiting {
     /// Tells all that the message which begins at `first` is confirmed.
     pub fn answer(self, epoch: u64, first: u64) {
         let mut first = first;
-        for (count, answer) in self.0 {
+        for Waiter { count, answer, reserved } in self.0 {
             let last = first + count as u64 - 1;
             // Nobody to tell: the client has gone, its writes are durable all the same.
             let _ = answer.send(Ok(Placed { first, last, epoch }));
+            drop(reserved);
             first = last + 1;
         }
     }
@@ -63,7 +76,10 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use broadcast_protocol::write::Write;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -76,7 +92,8 @@ mod tests {
         let mut batch = WriteBatch::default();
         (0..writes).for_each(|_| batch.push(&write));
         let (answer, receiver) = oneshot::channel();
-        (Submission { writes: batch, answer }, receiver)
+        let reserved = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Submission { writes: batch, answer, reserved }, receiver)
     }
 
     #[test]

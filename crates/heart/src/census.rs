@@ -75,6 +75,11 @@ impl Census {
         differs
     }
 
+    /// Forgets all reports: what nodes said of an earlier reign says nothing of the next.
+    pub fn forget_reports(&mut self) {
+        self.reports.clear();
+    }
+
     /// Takes a report.
     pub fn record(&mut self, report: Report, at: Instant) {
         self.reports.insert(report.node, Seen { report, at });
@@ -184,6 +189,9 @@ pub(crate) mod tests {
         assert_eq!(census.attached(now + ATTACHED_FOR), 1);
         assert_eq!(census.attached(now + ATTACHED_FOR + Duration::from_millis(1)), 0);
         census.replace_members(members(&[2]));
+        assert_eq!(census.attached(now), 0);
+        census.record(report(2, 10), now);
+        census.forget_reports();
         assert_eq!(census.attached(now), 0);
     }
 }

@@ -26,6 +26,8 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the heart until SIGTERM or SIGINT.
     pub async fn execute(self) -> ExitCode {
+        // First of all: the first process of a container does not notice signals that it does not handle.
+        let signals = shutdown::cancelled_by_signals();
         let environment = |name: &str| std::env::var(name).ok();
         let url_source = AmqpUrlSource::from_environment(environment);
         let config = match self.read_config(&url_source, environment) {
@@ -35,7 +37,7 @@ impl Arguments {
                 return ExitCode::from(WRONG_CONFIGURATION);
             }
         };
-        let result = match shutdown::cancelled_by_signals() {
+        let result = match signals {
             Ok(token) => run(config, url_source, token).await,
             Err(error) => {
                 tracing::error!(%error, "cannot receive signals");

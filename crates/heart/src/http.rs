@@ -2,7 +2,7 @@
 //! client asked for is true.
 //!
 //! A request is taken whole or refused whole. What it costs in memory is reserved before its body is read, and held
-//! until it is answered.
+//! until its writes are confirmed or refused: also when the client hangs up meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,10 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use broadcast_protocol::write::{Operation, Write, WriteBatch, parse_ndjson, parse_request};
+use broadcast_protocol::write::{InvalidWrite, Operation, Write, WriteBatch, parse_ndjson, parse_request};
 use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +67,9 @@ struct WriteQuery {
     timeout: Option<String>,
 }
 
+type QueryResult = Result<StrictQuery<WriteQuery>, ApiError>;
+type PathResult = Result<Path<(String, String)>, PathRejection>;
+
 /// A request for writes, read but not yet checked.
 struct WriteRequest {
     method: Method,
@@ -93,11 +95,7 @@ pub fn router(api: Api) -> Router {
     with_json_fallbacks(router).with_state(api)
 }
 
-async fn post_writes(
-    State(api): State<Api>,
-    query: Result<StrictQuery<WriteQuery>, ApiError>,
-    request: Request,
-) -> Response {
+async fn post_writes(State(api): State<Api>, query: QueryResult, request: Request) -> Response {
     let take = async |api: &Api| {
         let StrictQuery(query) = query?;
         let kind = kind_of(request.headers())?;
@@ -112,47 +110,49 @@ async fn post_writes(
 
 async fn put_value(
     State(api): State<Api>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    query: Result<StrictQuery<WriteQuery>, ApiError>,
+    path: PathResult,
+    query: QueryResult,
     request: Request,
 ) -> Response {
-    let take = async |api: &Api| {
-        let ((collection, key), StrictQuery(query), id) =
-            (read_path(path)?, query?, read_id(request.headers())?);
-        api.handle(query, request, |request| {
-            let value: Box<RawValue> = serde_json::from_slice(&request.body).map_err(|error| {
-                let problem = format!("{error}; the body is the value, as JSON");
-                broadcast_protocol::write::InvalidWrite { place: "body".to_owned(), problem }
-            })?;
-            Write { operation: Operation::Put(value), collection, key, id }
-                .checked("write")
-                .map(|write| vec![write])
+    write_one(&api, path, query, request, |body| {
+        serde_json::from_slice(body).map(Operation::Put).map_err(|error| {
+            let problem = format!("{error}; the body is the value, as JSON");
+            InvalidWrite { place: "body".to_owned(), problem }
         })
-        .await
-    };
-    api.count(take(&api).await)
+    })
+    .await
 }
 
 async fn delete_value(
     State(api): State<Api>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    query: Result<StrictQuery<WriteQuery>, ApiError>,
+    path: PathResult,
+    query: QueryResult,
     request: Request,
 ) -> Response {
-    let take = async |api: &Api| {
+    write_one(&api, path, query, request, |_| Ok(Operation::Delete)).await
+}
+
+/// Takes one write to the path's key.
+async fn write_one(
+    api: &Api,
+    path: PathResult,
+    query: QueryResult,
+    request: Request,
+    read_operation: impl FnOnce(&[u8]) -> Result<Operation, InvalidWrite>,
+) -> Response {
+    let take = async {
         let ((collection, key), StrictQuery(query), id) =
             (read_path(path)?, query?, read_id(request.headers())?);
-        api.handle(query, request, |_| {
-            Write { operation: Operation::Delete, collection, key, id }
-                .checked("write")
-                .map(|write| vec![write])
+        api.handle(query, request, |request| {
+            let operation = read_operation(&request.body)?;
+            Ok(vec![Write { operation, collection, key, id }.checked("write")?])
         })
         .await
     };
-    api.count(take(&api).await)
+    api.count(take.await)
 }
 
-fn read_path(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, String), ApiError> {
+fn read_path(path: PathResult) -> Result<(String, String), ApiError> {
     match path {
         Ok(Path(names)) => Ok(names),
         Err(rejection) => Err(ApiError::bad_request("invalid_path", rejection.body_text())),
@@ -180,7 +180,7 @@ impl Api {
         &self,
         query: WriteQuery,
         request: Request,
-        parse: impl FnOnce(WriteRequest) -> Result<Vec<Write>, broadcast_protocol::write::InvalidWrite>,
+        parse: impl FnOnce(WriteRequest) -> Result<Vec<Write>, InvalidWrite>,
     ) -> Result<Response, ApiError> {
         let timeout = match &query.timeout {
             Some(text) => parse_duration(text, MAX_TIMEOUT)
@@ -188,7 +188,7 @@ impl Api {
             None => DEFAULT_TIMEOUT,
         };
         let deadline = Instant::now() + timeout;
-        let _reserved = reserve(self, request.headers())?;
+        let reserved = reserve(self, request.headers())?;
         let request = read_body(request).await?;
         if self.shutdown.is_cancelled() {
             return Err(unavailable("this heart is stopping; try again"));
@@ -199,7 +199,7 @@ impl Api {
                 let writes = parse(request)
                     .map_err(|error| ApiError::bad_request("invalid_write", error.to_string()))?;
                 self.check_nodes()?;
-                let placed = publish(&submit, &writes).await?;
+                let placed = publish(&submit, writes, reserved).await?;
                 self.answer_at_level(placed, query.ack, deadline).await
             }
             Role::Standby { active: Some(url) } => forward::forward(&self.client, &url, request).await,
@@ -247,13 +247,17 @@ impl Api {
 }
 
 /// Brings writes to the reign and waits for the broker's word.
-async fn publish(submit: &mpsc::Sender<Submission>, writes: &[Write]) -> Result<Placed, ApiError> {
+async fn publish(
+    submit: &mpsc::Sender<Submission>,
+    writes: Vec<Write>,
+    reserved: OwnedSemaphorePermit,
+) -> Result<Placed, ApiError> {
     let mut batch = WriteBatch::default();
     for write in writes {
-        batch.push(write);
+        batch.push(&write);
     }
     let (answer, answered) = oneshot::channel();
-    submit.try_send(Submission { writes: batch, answer }).map_err(|error| match error {
+    submit.try_send(Submission { writes: batch, answer, reserved }).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => overloaded(),
         mpsc::error::TrySendError::Closed(_) => reign_ended(),
     })?;

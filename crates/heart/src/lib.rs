@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 pub mod batch;
 pub mod census;
-mod clock;
 pub mod command;
 pub mod http;
 pub mod metrics;
@@ -117,8 +116,17 @@ pub async fn run(
     if let Some(path) = config.nodes_file.clone() {
         tasks.spawn("nodes_file", nodes_file::follow(path, census.clone(), shutdown.clone()));
     }
-    let sessions =
-        Sessions { config, url_source, http_address, role, progress, census, metrics, contradiction: None };
+    let sessions = Sessions {
+        genesis: config.genesis,
+        config,
+        url_source,
+        http_address,
+        role,
+        progress,
+        census,
+        metrics,
+        contradiction: None,
+    };
     let done = session_done.clone().drop_guard();
     tasks.spawn("session", async move {
         let _done = done;

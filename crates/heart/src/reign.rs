@@ -11,6 +11,7 @@ use broadcast_protocol::envelope::Message;
 use broadcast_protocol::report::{REPORT_KIND, Report, WHO_KIND, Who};
 use broadcast_protocol::sequencer::{Reign, StaleHead};
 use broadcast_service::amqp::{AmqpError, Channel, Confirm, Consumer, Delivery, Outgoing, Publisher};
+use broadcast_service::clock::unix_milliseconds;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::census::Census;
-use crate::clock::unix_milliseconds;
 use crate::metrics::Metrics;
 use crate::role::{NotPublished, Progress, Submission};
 use crate::take_over::{CONFIRM_DEADLINE, publish};
@@ -33,13 +33,8 @@ pub enum Doubt {
     #[error(transparent)]
     Amqp(#[from] AmqpError),
     /// A node has seen a later history.
-    #[error("{error}")]
-    StaleHead {
-        /// What is wrong.
-        error: StaleHead,
-        /// The report that shows it.
-        report: Box<Report>,
-    },
+    #[error(transparent)]
+    StaleHead(#[from] StaleHead),
 }
 
 /// What an active heart works with.
@@ -115,8 +110,7 @@ impl Court {
         match (delivery.kind.as_str(), delivery.reply_to) {
             (REPORT_KIND, _) => match serde_json::from_slice::<Report>(&delivery.body) {
                 Ok(report) if report.cluster == self.cluster => {
-                    judge(&report)
-                        .map_err(|error| Doubt::StaleHead { error, report: Box::new(report.clone()) })?;
+                    judge(&report)?;
                     let now = std::time::Instant::now();
                     self.census.send_modify(|census| census.record(report, now));
                 }

@@ -6,7 +6,7 @@
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::write::WriteBatch;
 use broadcast_service::admin::Readiness;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// What a heart is.
 #[derive(Debug, Clone)]
@@ -55,6 +55,8 @@ pub struct Submission {
     pub writes: WriteBatch,
     /// Where the answer goes. Dropped without one, the outcome is unknown.
     pub answer: oneshot::Sender<Result<Placed, NotPublished>>,
+    /// What the writes cost in memory: taken until they are answered, also when the client has gone.
+    pub reserved: OwnedSemaphorePermit,
 }
 
 /// Where a request's writes are in the one history, confirmed by the broker.

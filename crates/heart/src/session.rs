@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use broadcast_protocol::config::HeartConfig;
-use broadcast_protocol::report::{Report, WHO_KIND, Who};
-use broadcast_protocol::sequencer::Reign;
+use broadcast_protocol::report::{WHO_KIND, Who};
+use broadcast_protocol::sequencer::{Reign, StaleHead};
 use broadcast_protocol::topology::Topology;
 use broadcast_service::amqp::{AmqpError, Connection};
 use broadcast_service::amqp_url::AmqpUrlSource;
@@ -27,12 +27,9 @@ use crate::take_over::{Claim, TakeOverError};
 /// How many requests may wait for a reign; their size is bounded before they get here.
 const MAX_WAITING_REQUESTS: usize = 8192;
 
-/// How often a standby tries to get the lock.
-const LOCK_EVERY: Duration = Duration::from_millis(500);
-
-/// How often a standby asks who is active, and how long it waits for the answer.
-const ASK_EVERY: Duration = Duration::from_secs(1);
-const ASK_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a standby asks who is active, and how long it waits for the answer before it tries to get the lock.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+const ASK_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How many messages of the inbox may be unsettled.
 const INBOX_PREFETCH: u16 = 100;
@@ -56,8 +53,10 @@ pub struct Sessions {
     pub census: watch::Sender<Census>,
     /// Counters.
     pub metrics: Metrics,
-    /// The report that ended a reign by contradicting its head. It is kept: the next take-over would find that head.
-    pub contradiction: Option<Report>,
+    /// Whether an empty head queue is the beginning of the history. Not after a reign: then it was lost.
+    pub genesis: bool,
+    /// What a node said that contradicted a head. It is kept: the next take-over would find the same.
+    pub contradiction: Option<StaleHead>,
 }
 
 /// Why a session ended.
@@ -88,18 +87,25 @@ impl SessionError {
             | Self::TakeOver(TakeOverError::Amqp(error))
             | Self::Doubt(Doubt::Amqp(error)) => error.reason(),
             Self::TakeOver(TakeOverError::HeadLost(_)) => "HeadLost",
-            Self::TakeOver(TakeOverError::StaleHead(_)) | Self::Doubt(Doubt::StaleHead { .. }) => "StaleHead",
+            Self::TakeOver(TakeOverError::StaleHead(_)) | Self::Doubt(Doubt::StaleHead(_)) => "StaleHead",
             Self::TakeOver(TakeOverError::NewerVersion(_)) => "NewerVersion",
+            Self::TakeOver(TakeOverError::HeadGrows) => "HeadGrows",
         }
     }
 
     /// Whether it is the history's end that is in question, rather than the broker.
     fn is_about_the_head(&self) -> bool {
-        matches!(
-            self,
-            Self::TakeOver(TakeOverError::HeadLost(_) | TakeOverError::StaleHead(_))
-                | Self::Doubt(Doubt::StaleHead { .. })
-        )
+        self.contradiction().is_some() || matches!(self, Self::TakeOver(TakeOverError::HeadLost(_)))
+    }
+
+    /// What a node said that contradicts the head.
+    fn contradiction(&self) -> Option<StaleHead> {
+        match self {
+            Self::TakeOver(TakeOverError::StaleHead(earlier)) | Self::Doubt(Doubt::StaleHead(earlier)) => {
+                Some(*earlier)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -109,6 +115,7 @@ impl Sessions {
         let mut backoff = Backoff::between_sessions();
         while !stop.is_cancelled() {
             let Err(error) = self.hold_session(&stop, &mut backoff).await else { break };
+            self.contradiction = error.contradiction().or(self.contradiction);
             self.metrics.active.set(0);
             self.metrics.sessions_ended.get_or_create(&Reason { reason: error.reason() }).inc();
             tracing::warn!(reason = error.reason(), %error, "the session with the broker ended");
@@ -163,12 +170,14 @@ impl Sessions {
         };
         locked?;
         let (sender, submissions) = mpsc::channel(MAX_WAITING_REQUESTS);
+        self.census.send_modify(Census::forget_reports);
         let mut court = self.hold_court(connection, &topology, submissions).await?;
-        let Some(reign) = stop.run_until_cancelled(self.take_over(connection, &topology, &court)).await
+        let Some(reign) = stop.run_until_cancelled(self.take_over(connection, &topology, &mut court)).await
         else {
             return Ok(());
         };
         let reign = reign?;
+        self.genesis = false;
         backoff.reset();
         tracing::info!(epoch = reign.epoch(), position = reign.position().last, "active");
         self.metrics.active.set(1);
@@ -176,50 +185,50 @@ impl Sessions {
         self.role.send_replace(Role::Active { epoch: reign.epoch(), submit: sender });
         let result = court.rule(reign, stop).await;
         self.progress.send_replace(None);
-        if let Err(Doubt::StaleHead { report, .. }) = &result {
-            self.contradiction = Some(Report::clone(report));
-        }
         result?;
         Ok(court.close().await?)
     }
 
     /// Returns once this connection holds the lock; stands by until then.
+    ///
+    /// The broker logs each attempt that fails as an error. So there is one only when nobody has answered to be active.
     async fn wait_for_lock(&self, connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
         let (queue, arguments) = (topology.names().heart_queue(), topology.heart_queue_arguments());
-        let lock = async {
-            loop {
-                match connection.lock_queue(&queue, &arguments).await {
-                    Err(AmqpError::Locked(_)) => sleep(LOCK_EVERY).await,
-                    result => return result,
-                }
+        loop {
+            match connection.lock_queue(&queue, &arguments).await {
+                Err(AmqpError::Locked(_)) => {}
+                result => return result,
             }
-        };
-        // The first attempt comes before any question: alone, there is nobody to ask.
-        tokio::pin!(lock);
-        if let Ok(result) = tokio::time::timeout(LOCK_EVERY / 2, &mut lock).await {
-            return result;
-        }
-        tokio::select! {
-            result = lock => result,
-            never = self.follow_active(connection, &queue) => match never {},
+            self.stand_by(connection, &queue).await?;
         }
     }
 
-    /// Keeps the role's knowledge of who is active up to date.
-    async fn follow_active(&self, connection: &Connection, queue: &str) -> std::convert::Infallible {
-        let mut known = None;
+    /// Keeps the role's knowledge of who is active up to date, until nobody answers.
+    async fn stand_by(&self, connection: &Connection, queue: &str) -> Result<(), AmqpError> {
         loop {
             let active = match connection.ask(queue, WHO_KIND, ASK_DEADLINE).await {
                 Ok(body) => serde_json::from_slice::<Who>(&body).ok().map(|who| who.url),
-                Err(_) => None,
+                Err(AmqpError::Timeout { .. }) => None,
+                Err(error) => return Err(error),
             };
-            if known.as_ref() != Some(&active) {
-                tracing::info!(active, "standing by");
-                self.role.send_replace(Role::Standby { active: active.clone() });
-                known = Some(active);
+            let silence = active.is_none();
+            self.show_standby(active);
+            if silence {
+                return Ok(());
             }
             sleep(ASK_EVERY).await;
         }
+    }
+
+    fn show_standby(&self, active: Option<String>) {
+        self.role.send_if_modified(|role| {
+            let news = !matches!(role, Role::Standby { active: known } if *known == active);
+            if news {
+                tracing::info!(active, "standing by");
+                *role = Role::Standby { active };
+            }
+            news
+        });
     }
 
     async fn hold_court(
@@ -248,7 +257,7 @@ impl Sessions {
         &self,
         connection: &Connection,
         topology: &Topology,
-        court: &Court,
+        court: &mut Court,
     ) -> Result<Reign, TakeOverError> {
         // Looking at a lost head again is no news.
         self.role.send_if_modified(|role| {
@@ -266,8 +275,9 @@ impl Sessions {
             exchange: &court.exchange,
             head_queue: &topology.names().head_queue(),
             app_id: &court.url,
-            genesis: self.config.genesis,
-            contradiction: self.contradiction.as_ref(),
+            inbox: &mut court.inbox,
+            genesis: self.genesis,
+            contradiction: self.contradiction,
         };
         let reign = claim.take_over().await?;
         channel.close().await?;

@@ -66,16 +66,6 @@ impl Connection {
         Publisher::open(self.open_channel().await?).await
     }
 
-    /// Whether the broker takes no messages for now (a memory or disk alarm).
-    pub fn is_blocked(&self) -> bool {
-        self.inner.status().blocked()
-    }
-
-    /// Whether the connection works, as far as this side knows.
-    pub fn is_open(&self) -> bool {
-        self.inner.status().connected()
-    }
-
     /// This side's address in the network that the broker is in.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.socket.local_ip()
@@ -232,7 +222,7 @@ async fn within<T>(
     call: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, AmqpError> {
     match tokio::time::timeout(deadline, call).await {
-        Ok(result) => result.map_err(|error| AmqpError::of_session(&error)),
+        Ok(result) => result.map_err(|error| AmqpError::of_session(operation, &error)),
         Err(_) => Err(AmqpError::Timeout { operation, deadline }),
     }
 }

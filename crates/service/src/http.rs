@@ -3,6 +3,7 @@
 //! The shape is `{"error":{"code":"…","message":"…"}}`: the code for programs, the message for people, saying what
 //! to do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
@@ -10,10 +11,22 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How long a client may take to send a request's headers, or to begin with the next request.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How many connections a server has open; more wait in the system's queue.
+const MAX_CONNECTIONS: usize = 1024;
 
 /// An answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,31 +128,61 @@ async fn answer_method_not_allowed(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
-/// Serves until `shutdown`, then takes no new connections and gives the open ones `drain` to finish.
+/// Serves until `shutdown`, then takes no new connections and gives the open ones `drain` to finish. A client that is
+/// idle, or takes longer than [`HEADER_DEADLINE`] to send its headers, is hung up on.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     shutdown: CancellationToken,
     drain: Duration,
 ) -> std::io::Result<()> {
-    let told = shutdown.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(told.cancelled_owned());
-    tokio::select! {
-        result = async { server.await } => result,
-        () = async { shutdown.cancelled().await; tokio::time::sleep(drain).await } => {
-            tracing::warn!("connections were still open when the time to finish them was over");
-            Ok(())
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+    let (open, graceful) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), GracefulShutdown::new());
+    // Dropped with the server: no connection outlives it.
+    let mut connections = JoinSet::new();
+    let accept_all = async {
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&open).acquire_owned().await {
+            let stream = accept(&listener).await;
+            let service = TowerToHyperService::new(router.clone());
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            connections.spawn(async move {
+                let _place = place;
+                // The client's doing: it went away, was too slow, or sent what is no HTTP.
+                let _ = connection.await;
+            });
+            while connections.try_join_next().is_some() {}
+        }
+    };
+    shutdown.run_until_cancelled(accept_all).await;
+    drop(listener);
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("connections were still open when the time to finish them was over");
+    }
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // The client has gone already, or there are no more file descriptors: both pass.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 }
 
-/// The client that processes use among themselves: quick to notice a dead peer, never through a proxy. A request
-/// that is not a long stream sets a deadline of its own.
+/// The client that processes use among themselves: quick to notice that nobody listens, never through a proxy. Every
+/// request needs a deadline of its own: how long an answer may take is not the client's to know.
 pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(2))
-        .read_timeout(Duration::from_secs(30))
-        .pool_idle_timeout(Duration::from_secs(30))
+        // Well before the server hangs up, or a request might meet the end of its connection.
+        .pool_idle_timeout(HEADER_DEADLINE / 2)
         .no_proxy()
         .build()
 }

@@ -11,6 +11,8 @@ pub mod admin;
 pub mod amqp;
 pub mod amqp_url;
 pub mod backoff;
+pub mod clock;
+pub mod genesis;
 pub mod http;
 pub mod shutdown;
 pub mod telemetry;

@@ -43,7 +43,7 @@ fn stage() -> Stage {
 impl Stage {
     /// Answers the next request as the message that begins at `first`, and gives its JSON.
     async fn confirm(&mut self, first: u64) -> String {
-        let Submission { writes, answer } = self.submissions.recv().await.unwrap();
+        let Submission { writes, answer, .. } = self.submissions.recv().await.unwrap();
         let last = first + writes.len() as u64 - 1;
         answer.send(Ok(Placed { first, last, epoch: 7 })).unwrap();
         String::from_utf8(writes.into_json()).unwrap()
@@ -190,6 +190,23 @@ async fn what_fails_for_now_says_whether_anything_was_written_and_when_to_try_ag
     stage.api.shutdown.cancel();
     expect(ask(&stage.api, "DELETE", KEY, &[], "").await, "broker_unavailable");
     assert_eq!(stage.api.memory.available_permits(), 64, "what was reserved is given back");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_frees_no_memory_before_its_writes_are_confirmed() {
+    let mut stage = stage();
+    let api = stage.api.clone();
+    let request = ask(&api, "PUT", "/v1/collections/users/1", &[], "1");
+    let submission = tokio::select! {
+        answer = request => panic!("answered without a confirm: {}", answer.body),
+        submission = stage.submissions.recv() => submission.unwrap(),
+    };
+    assert!(submission.answer.is_closed(), "the client has gone");
+    assert!(api.memory.available_permits() < 64, "its writes are still here");
+    let (_, waiting) = crate::batch::Batch::new(submission).into_parts();
+    assert!(api.memory.available_permits() < 64, "they are on their way to the broker");
+    waiting.answer(7, 1);
+    assert_eq!(api.memory.available_permits(), 64);
 }
 
 #[tokio::test]

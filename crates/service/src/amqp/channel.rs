@@ -59,8 +59,6 @@ pub struct Outgoing<'a> {
 pub struct Delivery {
     /// The body.
     pub body: Bytes,
-    /// Whether it may have been delivered before.
-    pub redelivered: bool,
     /// The property `type`, empty when there is none.
     pub kind: String,
     /// The property `reply_to`.
@@ -179,7 +177,7 @@ impl Consumer {
     pub async fn next(&mut self) -> Result<Delivery, AmqpError> {
         match self.inner.next().await {
             Some(Ok(delivery)) => Ok(Delivery::new(delivery)),
-            Some(Err(error)) => Err(AmqpError::of_session(&error)),
+            Some(Err(error)) => Err(AmqpError::of_session("basic.deliver", &error)),
             None => Err(AmqpError::ConsumerCancelled(self.queue.clone())),
         }
     }
@@ -189,7 +187,6 @@ impl Delivery {
     fn new(delivery: lapin::message::Delivery) -> Self {
         let properties = &delivery.properties;
         Self {
-            redelivered: delivery.redelivered,
             kind: properties.kind().as_ref().map(ToString::to_string).unwrap_or_default(),
             reply_to: properties.reply_to().as_ref().map(ToString::to_string),
             body: Bytes::from(delivery.data),

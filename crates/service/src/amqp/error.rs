@@ -46,7 +46,7 @@ pub enum AmqpError {
     /// Another connection holds the queue (405).
     #[error("locked: {0}")]
     Locked(String),
-    /// The object exists with other arguments (406).
+    /// The object exists with other arguments (406 to a declaration).
     #[error("exists with other arguments: {0}")]
     ArgumentsDiffer(String),
     /// There is no such object (404).
@@ -107,7 +107,7 @@ impl AmqpError {
     }
 
     /// An error of an established connection.
-    pub(super) fn of_session(error: &lapin::Error) -> Self {
+    pub(super) fn of_session(operation: &str, error: &lapin::Error) -> Self {
         let text = error.to_string();
         match error.kind() {
             ErrorKind::ProtocolError(amqp) => {
@@ -116,7 +116,8 @@ impl AmqpError {
                     403 => Self::AccessRefused(text),
                     404 => Self::NotFound(text),
                     405 => Self::Locked(text),
-                    406 => Self::ArgumentsDiffer(text),
+                    // To other operations it is about a delivery: settled too late, or one that is not known.
+                    406 if operation.ends_with(".declare") => Self::ArgumentsDiffer(text),
                     _ if error.is_amqp_soft_error() => Self::ChannelClosed(text),
                     _ => Self::ConnectionClosed(text),
                 }
@@ -156,18 +157,20 @@ mod tests {
 
     #[test]
     fn what_the_broker_refuses_in_a_session_is_told_apart() {
-        for (error, reason) in [
-            (refusal(AMQPSoftError::ACCESSREFUSED), "BrokerAccessRefused"),
-            (refusal(AMQPSoftError::NOTFOUND), "BrokerObjectNotFound"),
-            (refusal(AMQPSoftError::RESOURCELOCKED), "BrokerResourceLocked"),
-            (refusal(AMQPSoftError::PRECONDITIONFAILED), "BrokerArgumentsDiffer"),
-            (refusal(AMQPSoftError::CONTENTTOOLARGE), "BrokerChannelClosed"),
-            (refusal(AMQPHardError::CONNECTIONFORCED), "BrokerConnectionClosed"),
-            (ErrorKind::InvalidChannel(1).into(), "BrokerChannelClosed"),
-            (ErrorKind::MissingHeartbeatError.into(), "BrokerConnectionClosed"),
+        for (operation, error, reason) in [
+            ("queue.declare", refusal(AMQPSoftError::ACCESSREFUSED), "BrokerAccessRefused"),
+            ("queue.declare", refusal(AMQPSoftError::NOTFOUND), "BrokerObjectNotFound"),
+            ("queue.declare", refusal(AMQPSoftError::RESOURCELOCKED), "BrokerResourceLocked"),
+            ("queue.declare", refusal(AMQPSoftError::PRECONDITIONFAILED), "BrokerArgumentsDiffer"),
+            ("exchange.declare", refusal(AMQPSoftError::PRECONDITIONFAILED), "BrokerArgumentsDiffer"),
+            ("basic.ack", refusal(AMQPSoftError::PRECONDITIONFAILED), "BrokerChannelClosed"),
+            ("basic.publish", refusal(AMQPSoftError::CONTENTTOOLARGE), "BrokerChannelClosed"),
+            ("basic.publish", refusal(AMQPHardError::CONNECTIONFORCED), "BrokerConnectionClosed"),
+            ("basic.publish", ErrorKind::InvalidChannel(1).into(), "BrokerChannelClosed"),
+            ("basic.publish", ErrorKind::MissingHeartbeatError.into(), "BrokerConnectionClosed"),
         ] {
-            let found = AmqpError::of_session(&error);
-            assert_eq!(found.reason(), reason, "{found}");
+            let found = AmqpError::of_session(operation, &error);
+            assert_eq!(found.reason(), reason, "{operation}: {found}");
             assert_eq!(found.to_string().contains("the broker's text"), error.is_amqp_error(), "{found}");
         }
     }

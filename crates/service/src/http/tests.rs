@@ -2,6 +2,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::routing::get;
 use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use super::*;
@@ -87,4 +88,21 @@ async fn a_server_stops_within_its_deadline_though_a_client_stays() {
     token.cancel();
     tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap().unwrap();
     client.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_or_never_ends_its_headers_is_hung_up_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, router(), token.clone(), Duration::from_secs(1)));
+    for said in ["", "GET /items HTTP/1.1\r\nHost: a\r\n", "GET /items HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        let end = client.read_to_string(&mut heard);
+        tokio::time::timeout(HEADER_DEADLINE * 3, end).await.expect("the server hangs up").unwrap();
+    }
+    token.cancel();
+    server.await.unwrap().unwrap();
 }

@@ -1,0 +1,30 @@
+//! Where a cluster's history begins: a mark, put into the head queue once.
+
+use broadcast_protocol::envelope::{Mark, Message};
+
+use crate::amqp::{AmqpError, CALL_DEADLINE, Outgoing, Publisher};
+use crate::clock::unix_milliseconds;
+
+/// Puts the mark of a new cluster into the head queue, and into no other: there is nothing to apply. Only when this
+/// returns without error is it there for sure.
+pub async fn publish_genesis(
+    publisher: &Publisher,
+    cluster: &str,
+    head_queue: &str,
+    app_id: &str,
+) -> Result<Mark, AmqpError> {
+    let mark = Mark::genesis(cluster, unix_milliseconds());
+    let message = Message::Mark(mark.clone());
+    let outgoing = Outgoing {
+        routing_key: head_queue,
+        mandatory: true,
+        persistent: true,
+        kind: message.kind(),
+        message_id: &message.id(),
+        app_id,
+        body: &message.body(),
+        ..Outgoing::default()
+    };
+    publisher.publish(&outgoing).await?.confirmed(CALL_DEADLINE).await?;
+    Ok(mark)
+}
