@@ -15,6 +15,7 @@ pub mod observe;
 pub mod plan;
 pub mod quantity;
 pub mod reconcile;
+pub mod rollout;
 pub mod status;
 pub mod unreadable;
 pub mod validate;

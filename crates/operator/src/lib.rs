@@ -6,7 +6,8 @@
 //!   process goes on. (The one thing remembered is the address of a broker whose Secret goes before its resource.)
 //! - No pod starts before the broker objects that it needs are there, and no queue goes before the pod that uses it.
 //! - While nothing changes it writes nothing.
-//! - Only [`controller::apply`], [`controller::status`] and [`broker`] change anything outside.
+//! - Only `controller::apply`, `controller::status` and `broker` change anything outside; what `controller::events`
+//!   adds is only told.
 
 pub mod broker;
 pub mod controller;

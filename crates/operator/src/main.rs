@@ -16,8 +16,10 @@ type AnyError = Box<dyn std::error::Error>;
 async fn main() -> ExitCode {
     let settings = Settings::parse();
     let run = async || -> Result<(), AnyError> {
+        // First of all: the first process of a container does not notice signals that it does not handle.
+        let shutdown = cancelled_by_signals()?;
         telemetry::init(|name| std::env::var(name).ok())?;
-        Ok(broadcast_operator::run(settings, cancelled_by_signals()?).await?)
+        Ok(broadcast_operator::run(settings, shutdown).await?)
     };
     match run().await {
         Ok(()) => ExitCode::SUCCESS,

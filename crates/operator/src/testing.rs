@@ -67,3 +67,9 @@ pub(crate) fn nothing() -> Observed {
 pub(crate) fn ids(numbers: impl IntoIterator<Item = u32>) -> BTreeSet<NodeId> {
     numbers.into_iter().map(|number| NodeId::new(number).unwrap()).collect()
 }
+
+/// The status of a Deployment of this generation whose one pod is ready.
+pub(crate) fn ready_status(generation: &serde_json::Value) -> serde_json::Value {
+    let came_up = json!([{"type": "Progressing", "reason": "NewReplicaSetAvailable"}]);
+    json!({"observedGeneration": generation, "conditions": came_up, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1})
+}

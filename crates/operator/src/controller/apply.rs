@@ -2,8 +2,10 @@
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, NodeStatus};
 use broadcast_service::amqp::Connection;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
-use kube::{Client, ResourceExt};
+use kube::core::DynamicObject;
+use kube::{Client, CustomResourceExt, ResourceExt};
 use serde_json::json;
 
 use crate::broker::{declare_exchange, declare_queue, publish_genesis, remove_exchange, remove_queue};
@@ -161,33 +163,41 @@ async fn delete_object(
 pub async fn add_finalizer(client: &Client, cluster: &BroadcastCluster) -> Result<(), ReconcileError> {
     let mut finalizers = cluster.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
-    patch_finalizers(client, cluster, &finalizers).await
+    patch_finalizers(client, &cluster.metadata, finalizers).await
 }
 
-/// Lets the resource go. Another's finalizers stay, also those that were added in the meantime: the patch is refused
-/// when the resource changed since it was read.
+/// Lets the resource go, if it is still there.
 async fn remove_finalizer(client: &Client, valid: &ValidCluster) -> Result<(), ReconcileError> {
     let api: Api<BroadcastCluster> = Api::namespaced(client.clone(), &valid.namespace);
     let name = valid.names.cluster();
-    let Some(cluster) = api.get_opt(name).await.map_err(ReconcileError::kube("get BroadcastCluster"))? else {
-        return Ok(());
-    };
-    let mut finalizers = cluster.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != FINALIZER);
-    patch_finalizers(client, &cluster, &finalizers).await
+    let found = api.get_opt(name).await.map_err(ReconcileError::kube("get BroadcastCluster"))?;
+    match found {
+        Some(cluster) => release(client, &cluster.metadata).await,
+        None => Ok(()),
+    }
 }
 
+/// Lets the resource with this metadata go. Another's finalizers stay.
+pub async fn release(client: &Client, metadata: &ObjectMeta) -> Result<(), ReconcileError> {
+    let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    patch_finalizers(client, metadata, finalizers).await
+}
+
+/// Finalizers that were added in the meantime stay too: the patch is refused when the resource changed since it was
+/// read.
 async fn patch_finalizers(
     client: &Client,
-    cluster: &BroadcastCluster,
-    finalizers: &[String],
+    metadata: &ObjectMeta,
+    finalizers: Vec<String>,
 ) -> Result<(), ReconcileError> {
-    let api: Api<BroadcastCluster> =
-        Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
-    let resource_version = cluster.resource_version();
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": resource_version}});
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    // Whatever else is in it: the resource may be one that cannot be read.
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), namespace, &BroadcastCluster::api_resource());
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}});
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch(&cluster.name_any(), &parameters, &Patch::Merge(&patch))
+    api.patch(metadata.name.as_deref().unwrap_or_default(), &parameters, &Patch::Merge(&patch))
         .await
         .map(drop)
         .map_err(ReconcileError::kube("set the finalizers of the BroadcastCluster"))

@@ -1,8 +1,10 @@
 //! The Kubernetes objects of a cluster, as they should be: functions of the validated resource, the nodes that are
 //! wanted, and the broker's address.
 //!
-//! Nothing in a pod's template depends on the operator's version or on the number of nodes, so that neither an
-//! upgrade of the operator nor scaling restarts anybody.
+//! Nothing in the template of a pod that is there depends on the number of nodes or on the operator's own images, so
+//! that neither scaling nor an upgrade that brings new images restarts anybody: where the resource names no image, a
+//! Deployment keeps the one that it has, and only a new one gets the operator's. Versions may mix then, which the
+//! protocol allows.
 
 mod config;
 mod pod;
@@ -20,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::controller::build::config::{ConfigFiles, build_config, build_node_list};
 use crate::controller::build::services::{build_heart_service, build_nodes_service, build_read_service};
 use crate::controller::build::workloads::{build_claim, build_heart, build_node};
-use crate::controller::objects::{DesiredObject, Kind};
+use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
 use crate::controller::validate::ValidCluster;
 use crate::names::Component;
 use crate::secret::{BrokerAccess, OWN_KEY};
@@ -82,16 +84,17 @@ pub enum BuildError {
     Json(#[from] serde_json::Error),
 }
 
-/// Builds everything for the nodes `ids`.
+/// Builds everything for the nodes `ids`. Of what is `existing`, the images are kept where the resource names none.
 pub fn build_resources(
     cluster: &ValidCluster,
     ids: &BTreeSet<NodeId>,
     access: Option<&BrokerAccess>,
+    existing: &ObservedObjects,
 ) -> Result<ClusterResources, BuildError> {
     let files = ConfigFiles::build(cluster)?;
     let build_node_resources = |id: &NodeId| {
         let claim = cluster.storage.as_ref().map(|storage| build_claim(cluster, *id, storage));
-        (*id, NodeResources { claim, deployment: build_node(cluster, *id, &files) })
+        (*id, NodeResources { claim, deployment: build_node(cluster, *id, &files, existing) })
     };
     Ok(ClusterResources {
         service_accounts: [Component::Heart, Component::Node]
@@ -101,7 +104,7 @@ pub fn build_resources(
         heart_service: build_heart_service(cluster),
         nodes_service: build_nodes_service(cluster),
         read_service: build_read_service(cluster),
-        heart: build_heart(cluster, &files),
+        heart: build_heart(cluster, &files, existing),
         nodes: ids.iter().map(build_node_resources).collect(),
         config: build_config(cluster, files),
     })

@@ -2,7 +2,7 @@
 //! that starts anew may write or try once too often, and waits in vain for a Secret that went with its namespace.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use broadcast_service::backoff::Backoff;
@@ -34,7 +34,10 @@ impl Memory {
 
     /// A pass succeeded.
     pub fn reset_delay(&self, uid: &str) {
-        self.with(uid, |one| one.backoff = None);
+        // The pass may have been the one that let it go.
+        if let Some(one) = self.all().get_mut(uid) {
+            one.backoff = None;
+        }
     }
 
     /// The status was written.
@@ -59,11 +62,38 @@ impl Memory {
 
     /// The resource is gone.
     pub fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.all().remove(uid);
     }
 
     fn with<T>(&self, uid: &str, use_it: impl FnOnce(&mut OfOne) -> T) -> T {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        use_it(all.entry(uid.to_owned()).or_default())
+        use_it(self.all().entry(uid.to_owned()).or_default())
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, OfOne>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_remembered_of_a_resource_that_is_gone() {
+        let memory = Memory::default();
+        memory.note_write("a");
+        memory.forget("a");
+        memory.reset_delay("a");
+        assert!(memory.all().is_empty());
+    }
+
+    #[test]
+    fn a_success_makes_the_next_delay_short_again() {
+        let memory = Memory::default();
+        for _ in 0..20 {
+            memory.next_delay("a");
+        }
+        memory.reset_delay("a");
+        assert!(memory.next_delay("a") <= SHORTEST);
     }
 }

@@ -82,10 +82,35 @@ impl Observed {
         hearts.filter_map(|pod| Some((pod.name.clone(), pod.address?)))
     }
 
-    /// Whether a Deployment has a ready pod.
+    /// Whether a Deployment of one pod has that pod, as it was told last, and ready.
     pub fn is_ready(&self, deployment: &str) -> bool {
-        let ready = self.object(Kind::Deployment, deployment).map(|found| &found["status"]["readyReplicas"]);
-        ready.and_then(Value::as_u64).is_some_and(|count| count > 0)
+        let Some(found) = self.object(Kind::Deployment, deployment) else { return false };
+        let status = &found["status"];
+        let is_one = |field| status[field].as_u64() == Some(1);
+        // After an update the old numbers stand there for a while.
+        status["observedGeneration"] == found["metadata"]["generation"]
+            && is_one("replicas")
+            && is_one("updatedReplicas")
+            && is_one("readyReplicas")
+    }
+
+    /// Whether the pod that a Deployment was told to have last has ever been ready.
+    pub fn has_come_up(&self, deployment: &str) -> bool {
+        let Some(found) = self.object(Kind::Deployment, deployment) else { return false };
+        let conditions = found["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+        // The reason stays when the pod is not ready any more. Until the update is seen it is the old pod's.
+        self.is_ready(deployment)
+            || conditions.iter().any(|condition| {
+                condition["type"] == "Progressing" && condition["reason"] == "NewReplicaSetAvailable"
+            })
+    }
+
+    /// Whether a Deployment was changed, and the pod that it was told to have has not been ready yet.
+    pub fn is_being_replaced(&self, deployment: &str) -> bool {
+        let Some(found) = self.object(Kind::Deployment, deployment) else { return false };
+        let generation = &found["metadata"]["generation"];
+        let is_seen = found["status"]["observedGeneration"] == *generation;
+        generation.as_u64() > Some(1) && !(is_seen && self.has_come_up(deployment))
     }
 }
 

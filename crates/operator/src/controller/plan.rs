@@ -6,6 +6,7 @@
 //! - Exchange, head queue and the mark of a new cluster are there before any pod; a node's queue is bound before its
 //!   pod, so that no write passes it by.
 //! - No queue goes while a pod of its node is left.
+//! - Of the nodes that exist at most one is replaced at a time (see [`crate::controller::rollout`]).
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,7 @@ use crate::controller::build::{BuildError, OrderedObjects, build_resources};
 use crate::controller::error::Problem;
 use crate::controller::objects::{DesiredObject, Kind};
 use crate::controller::observe::Observed;
+use crate::controller::rollout::decide_replacement;
 use crate::controller::validate::ValidCluster;
 use crate::secret::BrokerAccess;
 
@@ -53,6 +55,8 @@ pub struct Members {
     pub leaving: BTreeSet<NodeId>,
     /// Nodes that should leave and stay, because nobody else is ready.
     pub held_back: BTreeSet<NodeId>,
+    /// Nodes whose pod is not as it should be, and that wait for their turn to be replaced.
+    pub outdated: BTreeSet<NodeId>,
 }
 
 /// What to do.
@@ -70,12 +74,15 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
         let members = Members { staying: observed.recorded.clone(), ..Members::default() };
         return Ok(Plan { steps: Vec::new(), members });
     }
-    let members = decide_members(cluster, observed);
-    let resources = build_resources(cluster, &members.staying, usable_access(observed))?;
+    let mut members = decide_members(cluster, observed);
+    let resources = build_resources(cluster, &members.staying, usable_access(observed), &observed.objects)?;
     let objects = resources.into_ordered()?;
+    members.outdated = find_outdated(cluster, observed, &objects);
+    let replaced = decide_replacement(cluster, observed, &members.outdated, &members.leaving);
+    members.outdated.retain(|id| Some(*id) != replaced);
     let mut steps = plan_topology(cluster, observed, &members);
     steps.extend(plan_removal_of_strangers(observed, &objects));
-    steps.extend(plan_objects(cluster, observed, objects));
+    steps.extend(plan_objects(cluster, observed, objects, &members.outdated));
     for id in members.leaving.iter().rev() {
         steps.extend(plan_leaving(cluster, observed, *id));
     }
@@ -106,7 +113,7 @@ fn decide_members(cluster: &ValidCluster, observed: &Observed) -> Members {
         leaving.retain(|id| !held_back.contains(id));
         staying.extend(&held_back);
     }
-    Members { staying, leaving, held_back }
+    Members { staying, leaving, held_back, outdated: BTreeSet::new() }
 }
 
 fn has_leftovers(cluster: &ValidCluster, observed: &Observed, id: NodeId) -> bool {
@@ -141,7 +148,22 @@ fn plan_topology(cluster: &ValidCluster, observed: &Observed, members: &Members)
     steps
 }
 
-fn plan_objects(cluster: &ValidCluster, observed: &Observed, objects: OrderedObjects) -> Vec<Step> {
+/// The nodes that have a Deployment, and not the wanted one.
+fn find_outdated(cluster: &ValidCluster, observed: &Observed, objects: &OrderedObjects) -> BTreeSet<NodeId> {
+    let is_outdated = |id: &NodeId, of_node: &[DesiredObject]| {
+        let mut deployments = of_node.iter().filter(|object| object.kind == Kind::Deployment);
+        observed.object(Kind::Deployment, &cluster.names.node(*id)).is_some()
+            && deployments.any(|deployment| deployment.differs_from(&observed.objects))
+    };
+    objects.nodes.iter().filter(|(id, of_node)| is_outdated(id, of_node)).map(|(id, _)| *id).collect()
+}
+
+fn plan_objects(
+    cluster: &ValidCluster,
+    observed: &Observed,
+    objects: OrderedObjects,
+    waiting: &BTreeSet<NodeId>,
+) -> Vec<Step> {
     let OrderedObjects { foundations, heart, nodes } = objects;
     let broker_is_ready = observed.broker.is_ok();
     let mut wanted = foundations;
@@ -150,7 +172,8 @@ fn plan_objects(cluster: &ValidCluster, observed: &Observed, objects: OrderedObj
     }
     for (id, of_node) in nodes {
         if broker_is_ready || observed.object(Kind::Deployment, &cluster.names.node(id)).is_some() {
-            wanted.extend(of_node);
+            let may_go = |object: &DesiredObject| object.kind != Kind::Deployment || !waiting.contains(&id);
+            wanted.extend(of_node.into_iter().filter(may_go));
         }
     }
     wanted.retain(|object| object.differs_from(&observed.objects));

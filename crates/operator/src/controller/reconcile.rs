@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broadcast_api::{BroadcastCluster, BroadcastClusterStatus};
+use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, ConditionType};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::Api;
@@ -23,21 +23,26 @@ use crate::controller::plan::{
     Members, Plan, Step, describe_broker_objects, has_broker_objects, plan, plan_deletion,
 };
 use crate::controller::status::{
-    Findings, build_failure_status, build_status, decide_write, publish_status_of,
+    Findings, build_failure_status, build_status, condition, decide_write, publish_conditions,
+    publish_status_of,
 };
 use crate::controller::unreadable::reconcile_unreadable;
 use crate::controller::validate::{DefaultImages, ValidCluster, validate};
 use crate::metrics::Metrics;
 use crate::names::FINALIZER;
 
-/// How long a pass may take.
+/// How long the work of a pass may take.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long all of a pass may take: the work, and saying in the resource how it ended.
+const WHOLE_DEADLINE: Duration = Duration::from_secs(40);
 
 /// How often the broker is looked at when nothing calls for it.
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 
-/// How soon to look again while nodes leave: nothing tells when the last of one is gone.
-const LEAVING_EVERY: Duration = Duration::from_secs(2);
+/// How soon to look again while something is under way: nothing tells when the last of a node is gone, or when the
+/// heart finds that one is current.
+const UNSETTLED_EVERY: Duration = Duration::from_secs(2);
 
 /// How long an unreachable broker delays a deletion.
 const DELETION_PATIENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
@@ -68,7 +73,7 @@ pub async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let started = Instant::now();
-    let pass = tokio::time::timeout(PASS_DEADLINE, reconcile_current(&watched, &context));
+    let pass = tokio::time::timeout(WHOLE_DEADLINE, reconcile_current(&watched, &context));
     let result = pass.await.unwrap_or(Err(ReconcileError::Timeout));
     let label = result.as_ref().map_or_else(ReconcileError::reason, |_| "ok");
     context.metrics.count_reconcile(label, started.elapsed());
@@ -114,13 +119,12 @@ async fn reconcile_cluster(cluster: &BroadcastCluster, context: &Context) -> Res
         context.memory.forget(&cluster.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    match run_pass(cluster, &recorded, context).await {
+    let pass = tokio::time::timeout(PASS_DEADLINE, run_pass(cluster, &recorded, context)).await;
+    match pass.unwrap_or(Err(ReconcileError::Timeout)) {
         Ok(Some(pass)) => conclude(cluster, recorded, pass, context).await,
         Ok(None) => Ok(Action::await_change()),
         Err(error) => {
-            let status =
-                build_failure_status(&recorded, cluster.metadata.generation, &error, Timestamp::now());
-            publish(cluster, &recorded, &recorded, &status, context).await?;
+            publish_failure(cluster, &recorded, &error, context).await?;
             Err(error)
         }
     }
@@ -189,9 +193,30 @@ async fn conclude(
     if let Err(problem) = observed.broker {
         return Err(problem.into());
     }
-    let delay = if members.leaving.is_empty() { PROBE_EVERY } else { LEAVING_EVERY };
+    let is_settled = members.leaving.is_empty() && members.outdated.is_empty() && is_ready(&status);
+    let delay = if is_settled { PROBE_EVERY } else { UNSETTLED_EVERY };
     // Many resources that were made together do not ask together for ever.
     Ok(Action::requeue(delay.mul_f64(rand::random_range(0.8..=1.0))))
+}
+
+fn is_ready(status: &BroadcastClusterStatus) -> bool {
+    condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
+}
+
+/// Writes why a pass ended without a finding. Only the conditions: what it recorded before it ended must not be lost.
+async fn publish_failure(
+    cluster: &BroadcastCluster,
+    recorded: &BroadcastClusterStatus,
+    failure: &ReconcileError,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let status = build_failure_status(recorded, cluster.metadata.generation, failure, Timestamp::now());
+    if decide_write(recorded, &status, None) {
+        let namespace = cluster.namespace().unwrap_or_default();
+        publish_conditions(&context.client, &namespace, &cluster.name_any(), &status).await?;
+        publish_events(&context.recorder, &cluster.object_ref(&()), decide_events(recorded, &status)).await;
+    }
+    Ok(())
 }
 
 /// Writes the status if it says something new, and then tells what changed since `recorded`. `written` is what stands
@@ -247,10 +272,10 @@ pub async fn publish_left_behind(about: &ObjectReference, problem: &str, left: &
 }
 
 fn count_queues(valid: &ValidCluster, observed: &Observed, context: &Context) {
-    let Ok(broker) = &observed.broker else { return };
     let key = cluster_key(valid);
     for id in observed.node_ids() {
-        context.metrics.set_queue(&key, id, broker.node_queues.get(&id).copied());
+        let depth = observed.broker.as_ref().ok().and_then(|broker| broker.node_queues.get(&id).copied());
+        context.metrics.set_queue(&key, id, depth);
     }
 }
 

@@ -14,6 +14,7 @@ use broadcast_protocol::names::NodeId;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, Patch, PatchParams};
+use kube::core::DynamicObject;
 use kube::{Client, CustomResourceExt};
 use serde_json::json;
 
@@ -193,7 +194,7 @@ pub async fn publish_status_of(
     status: &BroadcastClusterStatus,
 ) -> Result<(), ReconcileError> {
     let resource = BroadcastCluster::api_resource();
-    let api: Api<kube::core::DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let body = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,
@@ -203,6 +204,24 @@ pub async fn publish_status_of(
     // All of it, by the one who owns all of it: what is left out goes.
     let parameters = PatchParams::apply(MANAGER).force();
     api.patch_status(name, &parameters, &Patch::Apply(&body))
+        .await
+        .map(drop)
+        .map_err(ReconcileError::kube("write the status of the BroadcastCluster"))
+}
+
+/// Writes the conditions of a status, and of which generation they are; the rest stays as it is in the resource.
+pub async fn publish_conditions(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    status: &BroadcastClusterStatus,
+) -> Result<(), ReconcileError> {
+    let resource = BroadcastCluster::api_resource();
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let (generation, conditions) = (status.observed_generation, &status.conditions);
+    let patch = json!({"status": {"observedGeneration": generation, "conditions": conditions}});
+    api.patch_status(name, &parameters, &Patch::Merge(patch))
         .await
         .map(drop)
         .map_err(ReconcileError::kube("write the status of the BroadcastCluster"))

@@ -3,20 +3,19 @@
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus};
 use jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use kube::core::DynamicObject;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
-use kube::{CustomResourceExt, Resource, ResourceExt};
-use serde_json::json;
+use kube::{CustomResourceExt, Resource};
 
+use crate::controller::apply::release;
 use crate::controller::error::ReconcileError;
 use crate::controller::events::{decide_events, publish_events};
 use crate::controller::reconcile::{Context, is_overdue, publish_left_behind};
-use crate::controller::status::build_failure_status;
-use crate::names::{FINALIZER, MANAGER};
+use crate::controller::status::{build_failure_status, publish_conditions};
 
-/// One pass over it. Of its status only the conditions are written: the rest may hold what must not be lost.
+/// One pass over it. Of its status little more than the conditions is written: the rest may hold what must not be lost.
 pub async fn reconcile_unreadable(
     invalid: &InvalidObject,
     context: &Context,
@@ -31,7 +30,7 @@ pub async fn reconcile_unreadable(
     };
     let about = object.object_ref(&resource);
     if object.metadata.deletion_timestamp.as_ref().is_some_and(|time| is_overdue(time.0)) {
-        release(&api, &object).await?;
+        release(&context.client, &object.metadata).await?;
         publish_left_behind(&about, &invalid.error, "everything that it had there", context).await;
         return Ok(Action::await_change());
     }
@@ -40,25 +39,8 @@ pub async fn reconcile_unreadable(
     let recorded = BroadcastClusterStatus { conditions, ..BroadcastClusterStatus::default() };
     let status = build_failure_status(&recorded, object.metadata.generation, &error, Timestamp::now());
     if status.conditions != recorded.conditions {
-        let patch = json!({"status": {"conditions": status.conditions}});
-        api.patch_status(&name, &manager(), &Patch::Merge(&patch))
-            .await
-            .map_err(ReconcileError::kube("write the status of the BroadcastCluster"))?;
+        publish_conditions(&context.client, &namespace, &name, &status).await?;
         publish_events(&context.recorder, &about, decide_events(&recorded, &status)).await;
     }
     Err(error)
-}
-
-async fn release(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<(), ReconcileError> {
-    let mut finalizers = object.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != FINALIZER);
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version()}});
-    api.patch(&object.name_any(), &manager(), &Patch::Merge(&patch))
-        .await
-        .map(drop)
-        .map_err(ReconcileError::kube("set the finalizers of the BroadcastCluster"))
-}
-
-fn manager() -> PatchParams {
-    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }

@@ -4,7 +4,8 @@
 //! what keeps a wrong value away from the broker.
 
 use broadcast_api::{
-    BroadcastCluster, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES, QueueType, ResourcesSpec, StorageSpec,
+    BroadcastCluster, BroadcastClusterSpec, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES, QueueType,
+    ResourcesSpec, StorageSpec,
 };
 use broadcast_protocol::names::{BrokerNames, check_name};
 use broadcast_protocol::topology::{self, DEFAULT_BACKLOG_BYTES, Topology};
@@ -58,8 +59,10 @@ pub struct ValidCluster {
 pub struct Workload {
     /// How many.
     pub replicas: u32,
-    /// Their image.
-    pub image: String,
+    /// Their image, if the resource names one.
+    pub image: Option<String>,
+    /// The image of those that are new, if it names none.
+    pub default_image: String,
     /// What each may use.
     pub resources: Option<ResourcesSpec>,
 }
@@ -73,28 +76,7 @@ pub struct InvalidCluster(pub Vec<String>);
 pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<ValidCluster, InvalidCluster> {
     let spec = &cluster.spec;
     let name = cluster.metadata.name.clone().unwrap_or_default();
-    let mut problems = Vec::new();
-    let mut require = |holds: bool, problem: String| {
-        if !holds {
-            problems.push(problem);
-        }
-    };
-    require(
-        is_prefix(&name),
-        format!(
-            "metadata.name: {name:?} is not a DNS label of at most {MAX_CLUSTER_NAME_LENGTH} characters that begins with a letter"
-        ),
-    );
-    for (field, value) in [("spec.exchange", &spec.exchange), ("spec.queueName", &spec.queue_name)] {
-        let checked = check_name(value);
-        require(checked.is_ok(), format!("{field}: {}", checked.err().unwrap_or_default()));
-    }
-    for (field, replicas, most) in [
-        ("spec.heart.replicas", spec.heart.replicas, MAX_HEARTS),
-        ("spec.nodes.replicas", spec.nodes.replicas, MAX_NODES),
-    ] {
-        require((1..=most).contains(&replicas), format!("{field}: {replicas} is not 1 to {most}"));
-    }
+    let mut problems = find_problems(&name, spec);
     let (Some(namespace), Some(uid), Some(owner)) =
         (cluster.metadata.namespace.clone(), cluster.metadata.uid.clone(), cluster.controller_owner_ref(&()))
     else {
@@ -121,17 +103,42 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
         vhost: spec.rabbitmq.vhost.clone(),
         heart: Workload {
             replicas: spec.heart.replicas,
-            image: spec.heart.image.clone().unwrap_or_else(|| images.heart.clone()),
+            image: spec.heart.image.clone(),
+            default_image: images.heart.clone(),
             resources: spec.heart.resources.clone(),
         },
         nodes: Workload {
             replicas: spec.nodes.replicas,
-            image: spec.nodes.image.clone().unwrap_or_else(|| images.node.clone()),
+            image: spec.nodes.image.clone(),
+            default_image: images.node.clone(),
             resources: spec.nodes.resources.clone(),
         },
         storage: spec.nodes.storage.clone(),
         owner,
     })
+}
+
+fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !is_prefix(name) {
+        problems.push(format!(
+            "metadata.name: {name:?} is not a DNS label of at most {MAX_CLUSTER_NAME_LENGTH} characters that begins with a letter"
+        ));
+    }
+    for (field, value) in [("spec.exchange", &spec.exchange), ("spec.queueName", &spec.queue_name)] {
+        if let Err(problem) = check_name(value) {
+            problems.push(format!("{field}: {problem}"));
+        }
+    }
+    for (field, replicas, most) in [
+        ("spec.heart.replicas", spec.heart.replicas, MAX_HEARTS),
+        ("spec.nodes.replicas", spec.nodes.replicas, MAX_NODES),
+    ] {
+        if !(1..=most).contains(&replicas) {
+            problems.push(format!("{field}: {replicas} is not 1 to {most}"));
+        }
+    }
+    problems
 }
 
 fn is_prefix(name: &str) -> bool {
@@ -151,7 +158,7 @@ mod tests {
     fn a_valid_resource_becomes_values() {
         let valid = validate(&cluster(), &images()).unwrap();
         assert_eq!(valid.topology.names().exchange(), "write_requests_fanout");
-        assert_eq!((valid.nodes.replicas, valid.nodes.image.as_str()), (3, "node:test"));
+        assert_eq!((valid.nodes.replicas, valid.nodes.default_image.as_str()), (3, "node:test"));
         assert_eq!(valid.owner.uid, valid.uid);
     }
 

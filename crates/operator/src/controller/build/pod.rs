@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use broadcast_api::ResourcesSpec;
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -30,6 +30,7 @@ const GRACE_SECONDS: i64 = 30;
 pub(super) struct PodParts<'a> {
     pub(super) component: Component,
     pub(super) workload: &'a Workload,
+    pub(super) image: String,
     /// The labels beyond those of every object.
     pub(super) labels: BTreeMap<String, String>,
     pub(super) config_hash: String,
@@ -107,7 +108,7 @@ fn build_container(parts: &PodParts<'_>) -> Container {
     mounts.extend(parts.mounts.iter().cloned());
     Container {
         name: name.to_owned(),
-        image: Some(parts.workload.image.clone()),
+        image: Some(parts.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(vec!["--config".to_owned(), format!("{CONFIG_DIR}/{name}.yaml")]),
         env: Some(environment),
@@ -132,16 +133,6 @@ fn build_container(parts: &PodParts<'_>) -> Container {
 
 pub(super) fn build_variable(name: &str, value: String) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() }
-}
-
-/// A variable with a field of the pod that is known only when it runs.
-pub(super) fn build_field_variable(name: &str, field: &str) -> EnvVar {
-    let field_ref = ObjectFieldSelector { field_path: field.to_owned(), ..ObjectFieldSelector::default() };
-    EnvVar {
-        name: name.to_owned(),
-        value_from: Some(EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() }),
-        ..EnvVar::default()
-    }
 }
 
 pub(super) fn build_mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {

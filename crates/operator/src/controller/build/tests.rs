@@ -5,7 +5,7 @@ use super::*;
 use crate::testing::{access, ids, valid};
 
 fn resources(cluster: &ValidCluster) -> ClusterResources {
-    build_resources(cluster, &ids([1, 3]), Some(&access())).unwrap()
+    build_resources(cluster, &ids([1, 3]), Some(&access()), &ObservedObjects::new()).unwrap()
 }
 
 #[test]
@@ -32,8 +32,14 @@ fn a_node_with_storage_has_a_claim_of_its_own() {
 
 #[test]
 fn scaling_changes_the_list_of_nodes_and_no_pod() {
-    let before = build_resources(&valid(), &ids([1, 2]), Some(&access())).unwrap().into_ordered().unwrap();
-    let after = build_resources(&valid(), &ids([1, 2, 3]), Some(&access())).unwrap().into_ordered().unwrap();
+    let before = build_resources(&valid(), &ids([1, 2]), Some(&access()), &ObservedObjects::new())
+        .unwrap()
+        .into_ordered()
+        .unwrap();
+    let after = build_resources(&valid(), &ids([1, 2, 3]), Some(&access()), &ObservedObjects::new())
+        .unwrap()
+        .into_ordered()
+        .unwrap();
     let changed = |(one, other): &(&DesiredObject, &DesiredObject)| one != other;
     let names: Vec<_> = before
         .foundations
@@ -82,4 +88,32 @@ fn the_password_is_in_the_secret_and_nowhere_else() {
         assert!(!object.body.to_string().contains(access.secret_text()), "{object:?}");
         assert_eq!(object.body["data"]["url"] == encoded, object.kind == Kind::Secret, "{object:?}");
     }
+}
+
+#[test]
+fn an_operator_with_new_images_changes_nothing_that_is_there() {
+    let cluster = valid();
+    let before = resources(&cluster).into_ordered().unwrap();
+    let deployments = [&before.heart].into_iter().chain(before.nodes.values().flatten());
+    let existing: ObservedObjects =
+        deployments.map(|object| ((object.kind, object.name.clone()), object.body.clone())).collect();
+    let mut upgraded = cluster.clone();
+    upgraded.heart.default_image = "heart:new".to_owned();
+    upgraded.nodes.default_image = "node:new".to_owned();
+    let build = |cluster: &ValidCluster| {
+        build_resources(cluster, &ids([1, 2, 3]), Some(&access()), &existing).unwrap().into_ordered().unwrap()
+    };
+    let image =
+        |object: &DesiredObject| object.body["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let images = |objects: OrderedObjects| -> Vec<_> {
+        objects.nodes.values().map(|of_node| image(&of_node[0])).chain([image(&objects.heart)]).collect()
+    };
+    let after = build(&upgraded);
+    assert_eq!(
+        (&after.heart, &after.nodes[&NodeId::new(1).unwrap()]),
+        (&before.heart, &before.nodes[&NodeId::new(1).unwrap()])
+    );
+    assert_eq!(images(after), ["node:test", "node:new", "node:test", "heart:test"]);
+    upgraded.nodes.image = Some("node:named".to_owned());
+    assert_eq!(images(build(&upgraded)), ["node:named", "node:named", "node:named", "heart:test"]);
 }

@@ -12,18 +12,21 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::controller::build::build_metadata;
 use crate::controller::build::config::{ConfigFiles, DATA_DIR, NODES_DIR};
-use crate::controller::build::pod::{
-    PodParts, build_config_volume, build_field_variable, build_mount, build_pod, build_variable,
-};
-use crate::controller::build::{HTTP_PORT, build_metadata};
-use crate::controller::validate::ValidCluster;
+use crate::controller::build::pod::{PodParts, build_config_volume, build_mount, build_pod, build_variable};
+use crate::controller::objects::{Kind, ObservedObjects};
+use crate::controller::validate::{ValidCluster, Workload};
 use crate::names::{Component, NODE_ID_LABEL};
 
 /// Enough to find out why a change went wrong.
 const OLD_REPLICA_SETS: i32 = 2;
 
-pub(super) fn build_heart(cluster: &ValidCluster, files: &ConfigFiles) -> Deployment {
+pub(super) fn build_heart(
+    cluster: &ValidCluster,
+    files: &ConfigFiles,
+    existing: &ObservedObjects,
+) -> Deployment {
     let names = &cluster.names;
     let selector = names.selector(Component::Heart);
     let pod = build_pod(
@@ -31,12 +34,10 @@ pub(super) fn build_heart(cluster: &ValidCluster, files: &ConfigFiles) -> Deploy
         PodParts {
             component: Component::Heart,
             workload: &cluster.heart,
+            image: decide_image(&cluster.heart, existing, names.heart()),
             labels: selector.clone(),
             config_hash: files.heart_hash(),
-            environment: vec![
-                build_field_variable("POD_IP", "status.podIP"),
-                build_variable("ADVERTISE_URL", format!("http://$(POD_IP):{HTTP_PORT}")),
-            ],
+            environment: Vec::new(),
             volumes: vec![build_config_volume("nodes", names.nodes())],
             mounts: vec![build_mount("nodes", NODES_DIR, true)],
             hostname: None,
@@ -56,7 +57,12 @@ pub(super) fn build_heart(cluster: &ValidCluster, files: &ConfigFiles) -> Deploy
     }
 }
 
-pub(super) fn build_node(cluster: &ValidCluster, id: NodeId, files: &ConfigFiles) -> Deployment {
+pub(super) fn build_node(
+    cluster: &ValidCluster,
+    id: NodeId,
+    files: &ConfigFiles,
+    existing: &ObservedObjects,
+) -> Deployment {
     let names = &cluster.names;
     let selector = names.node_selector(id);
     let pod = build_pod(
@@ -64,6 +70,7 @@ pub(super) fn build_node(cluster: &ValidCluster, id: NodeId, files: &ConfigFiles
         PodParts {
             component: Component::Node,
             workload: &cluster.nodes,
+            image: decide_image(&cluster.nodes, existing, names.node(id)),
             labels: selector.clone(),
             config_hash: files.node_hash(),
             environment: vec![build_variable("NODE_ID", id.to_string())],
@@ -90,6 +97,13 @@ pub(super) fn build_node(cluster: &ValidCluster, id: NodeId, files: &ConfigFiles
         }),
         ..Deployment::default()
     }
+}
+
+/// The image that the resource names, else the one that is there, else the operator's.
+fn decide_image(workload: &Workload, existing: &ObservedObjects, deployment: String) -> String {
+    let found = existing.get(&(Kind::Deployment, deployment));
+    let current = || found?["spec"]["template"]["spec"]["containers"][0]["image"].as_str().map(str::to_owned);
+    workload.image.clone().or_else(current).unwrap_or_else(|| workload.default_image.clone())
 }
 
 pub(super) fn build_claim(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use broadcast_api::{ConditionType, NodePhase, NodeStatus};
+use broadcast_protocol::names::NodeId;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -50,7 +51,7 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
     let ready = decide_ready(&verdicts, findings.failure);
     let class = blocking_class(findings);
     let work =
-        if ready.standing == Standing::True { describe_removal(findings) } else { Some(reason_of(&ready)) };
+        if ready.standing == Standing::True { describe_work(findings) } else { Some(reason_of(&ready)) };
     verdicts.extend(decide_progress(class, work));
     verdicts.push(ready);
     verdicts
@@ -127,7 +128,7 @@ fn decide_heart_available(findings: &Findings<'_>) -> Verdict {
 
 fn decide_nodes_ready(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Verdict {
     let type_ = ConditionType::NodesReady;
-    let members = findings.members;
+    let Findings { cluster, observed, members, .. } = findings;
     if !members.held_back.is_empty() {
         let ids: Vec<_> = members.held_back.iter().map(ToString::to_string).collect();
         let message = format!(
@@ -136,7 +137,7 @@ fn decide_nodes_ready(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Verdict 
         );
         return Verdict::new(type_, Standing::False, "RemovalWouldLeaveNoReadyNode", message);
     }
-    let wanted = usize::try_from(findings.cluster.nodes.replicas).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(cluster.nodes.replicas).unwrap_or(usize::MAX);
     let ready = nodes.iter().filter(|node| node.phase == NodePhase::Ready).count();
     if ready >= wanted {
         return Verdict::new(
@@ -146,11 +147,19 @@ fn decide_nodes_ready(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Verdict 
             format!("{ready} of {wanted} nodes are ready"),
         );
     }
-    let others: Vec<_> = nodes
+    let describe = |node: &NodeStatus| {
+        let name = NodeId::new(node.id).map(|id| cluster.names.node(id)).unwrap_or_default();
+        if observed.is_being_replaced(&name) {
+            return format!("node {} is being replaced", node.id);
+        }
+        format!("node {}: {:?}", node.id, node.phase)
+    };
+    let mut others: Vec<_> = nodes
         .iter()
         .filter(|node| !matches!(node.phase, NodePhase::Ready | NodePhase::Removing))
-        .map(|node| format!("node {}: {:?}", node.id, node.phase))
+        .map(describe)
         .collect();
+    others.extend(describe_outdated(findings));
     let message = format!("{ready} of {wanted} nodes are ready; {}", others.join(", "));
     Verdict::new(type_, Standing::False, "NodesNotReady", message.trim_end_matches("; "))
 }
@@ -210,10 +219,18 @@ fn reason_of(verdict: &Verdict) -> (&'static str, String) {
     (verdict.reason, verdict.message.clone())
 }
 
+fn describe_outdated(findings: &Findings<'_>) -> Option<String> {
+    let ids: Vec<_> = findings.members.outdated.iter().map(|id| format!("node {id}")).collect();
+    (!ids.is_empty()).then(|| format!("to be replaced: {}", ids.join(", ")))
+}
+
 /// What is still done for a resource that is ready.
-fn describe_removal(findings: &Findings<'_>) -> Option<(&'static str, String)> {
+fn describe_work(findings: &Findings<'_>) -> Option<(&'static str, String)> {
     let ids: Vec<_> = findings.members.leaving.iter().map(|id| format!("node {id}")).collect();
-    (!ids.is_empty()).then(|| ("RemovingNodes", format!("being removed: {}", ids.join(", "))))
+    if ids.is_empty() {
+        return describe_outdated(findings).map(|message| ("ReplacingNodes", message));
+    }
+    Some(("RemovingNodes", format!("being removed: {}", ids.join(", "))))
 }
 
 /// What tools that wait for resources look at: at work, or stuck until somebody changes something.

@@ -8,7 +8,7 @@ use crate::controller::objects::Kind;
 use crate::heart::HeartReport;
 use crate::secret::SecretError;
 use crate::testing::api_server::{api_server, expect};
-use crate::testing::{cluster, ids, nothing, valid};
+use crate::testing::{cluster, ids, nothing, ready_status, valid};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -32,7 +32,7 @@ fn at_work() -> Observed {
     let node_queues = ids([1, 2, 3]).into_iter().map(|id| (id, depth)).collect();
     observed.broker = Ok(ObservedBroker { node_queues });
     for id in ids([1, 2, 3]) {
-        let body = json!({"metadata": {"labels": {"broadcast.dev/node-id": id.to_string()}}, "status": {"readyReplicas": 1}});
+        let body = json!({"metadata": {"labels": {"broadcast.dev/node-id": id.to_string()}}, "status": ready_status(&json!(null))});
         observed.objects.insert((Kind::Deployment, format!("orders-node-{id}")), body);
     }
     observed.recorded = ids([1, 2, 3]);
