@@ -44,15 +44,14 @@ fn garbage_is_put_aside_by_every_node_and_writes_go_on() {
         }
 
         // The same messages stand in the queue from which the next heart learns where the last one was.
+        let epoch = heart.heart_status().await.unwrap().epoch;
         for pod in stage.running_pods("orders-heart-").await {
-            stage.kill_pod(&pod.name_any());
+            stage.kill(&pod);
         }
         wait_for("another heart", TAKE_OVER_PATIENCE, async || {
-            let value = json!("another heart");
-            heart
-                .put("users", "1", &value, Some("another heart"))
-                .await
-                .map_err(|refused| format!("{refused:?}"))
+            let put = heart.put("users", "1", &json!("another heart"), Some("another heart")).await;
+            let written = put.map_err(|refused| format!("{refused:?}"))?;
+            if written.epoch > epoch { Ok(()) } else { Err(format!("{written:?}")) }
         })
         .await;
         write_and_read(&heart, &nodes, "in the end").await;

@@ -23,8 +23,8 @@ pub(crate) const FOR_THE_CLUSTER: &[&str] = &[
     "runc",
 ];
 
-/// What static binaries that contain C are compiled with.
-pub(crate) const FOR_STATIC_BINARIES: &[&str] = &["gcc", "libc6-dev", "musl-tools"];
+/// What static binaries that contain C are compiled with, and what makes images of them.
+pub(crate) const FOR_OWN_IMAGES: &[&str] = &["buildah", "gcc", "libc6-dev", "musl-tools"];
 
 /// The real records that are loaded for a first look and in tests.
 pub(crate) const FOR_RECORDS: &[&str] = &["iso-codes"];

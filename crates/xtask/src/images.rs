@@ -33,7 +33,7 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Builds the three programs as static binaries, and their images.
 pub(crate) fn build_own(context: &Context) -> Result<OwnImages> {
-    apt::install(context, apt::FOR_STATIC_BINARIES)?;
+    apt::install(context, apt::FOR_OWN_IMAGES)?;
     install_static_target(context)?;
     context.step("building operator, heart and node as static binaries", |step| {
         let mut cargo = context.cargo();
@@ -188,9 +188,10 @@ pub(crate) fn deliver<const N: usize>(
     context: &Context,
     cluster: &Cluster,
     registry: Option<&str>,
+    what: &str,
     images: [&Image; N],
 ) -> Result<[String; N]> {
-    context.step("handing images to the cluster", |step| {
+    context.step(&format!("handing {what} to the cluster"), |step| {
         let mut names = images.each_ref().map(|image| image.name.clone());
         for (image, name) in images.iter().zip(&mut names) {
             step.say(name.clone());

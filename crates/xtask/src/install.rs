@@ -41,7 +41,7 @@ pub(crate) fn provide_images(
     }
     let own = images::build_own(context)?;
     let all = [&own.operator, &own.heart, &own.node];
-    let [operator, heart, node] = images::deliver(context, cluster, registry, all)?;
+    let [operator, heart, node] = images::deliver(context, cluster, registry, "the images", all)?;
     Ok(Some(ImageNames { operator, heart, node }))
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn install_rabbitmq(context: &Context, cluster: &Cluster) -> Result<(
     let mut manifest = fs::read_to_string(&path).at("read", &path)?;
     if cluster.is_local() {
         let image = images::build_rabbitmq(context)?;
-        let [name] = images::deliver(context, cluster, None, [&image])?;
+        let [name] = images::deliver(context, cluster, None, "RabbitMQ's image", [&image])?;
         manifest = manifest.replace(&format!("image: {RABBITMQ_IMAGE}"), &format!("image: {name}"));
     }
     context.step("starting RabbitMQ", |step| {

@@ -5,10 +5,10 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::apt;
-use crate::cluster::{Cluster, take_down};
+use crate::cluster::{Cluster, look_around, take_down};
 use crate::codegen;
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Result, told};
 use crate::install::{check_chart, install_rabbitmq, provide_images};
 use crate::step::{run_in_the_open, words};
 use crate::tools::Tools;
@@ -63,17 +63,22 @@ fn test_with_broker(context: &Context) -> Result<()> {
     cargo(context, "test --package broadcast-tests --test broker*")
 }
 
-/// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them.
+/// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them, and the
+/// machine has to look as before.
 fn test_end_to_end(context: &Context) -> Result<()> {
     apt::install(context, apt::FOR_RECORDS)?;
     let cluster = Cluster::bring_up(context)?;
     let outcome = test_on_cluster(context, &cluster);
-    if cluster.is_new {
-        let gone = take_down(context);
-        outcome?;
-        return gone.map(drop);
+    let Some(before) = &cluster.before else { return outcome };
+    let gone = take_down(context);
+    outcome.and(gone)?;
+    let after = look_around();
+    let left: Vec<_> = after.difference(before).map(String::as_str).collect();
+    if left.is_empty() {
+        Ok(())
+    } else {
+        told(format!("the local cluster left behind:\n  {}", left.join("\n  ")))
     }
-    outcome
 }
 
 fn test_on_cluster(context: &Context, cluster: &Cluster) -> Result<()> {

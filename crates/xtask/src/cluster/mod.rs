@@ -11,6 +11,7 @@ mod leftovers;
 mod pki;
 mod processes;
 mod start;
+mod witness;
 
 use std::env;
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use crate::step::ask;
 use crate::tools::Tools;
 
 pub(crate) use down::take_down;
+pub(crate) use witness::{Facts, look_around};
 
 use layout::Layout;
 
@@ -32,8 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) kubeconfig: PathBuf,
     /// Where its state is, when it is the one that is started here.
     local: Option<Layout>,
-    /// Whether this call started it.
-    pub(crate) is_new: bool,
+    /// What the machine looked like before, when it is a local one that was started by this call.
+    pub(crate) before: Option<Facts>,
     kubectl: PathBuf,
     helm: PathBuf,
     search_path: OsString,
@@ -44,7 +46,7 @@ impl Cluster {
     pub(crate) fn bring_up(context: &Context) -> Result<Self> {
         if let Some(kubeconfig) = find_named_kubeconfig(context) {
             let tools = Tools::build(context)?;
-            let cluster = Self::new(&tools, kubeconfig, None, false);
+            let cluster = Self::new(&tools, kubeconfig, None);
             return cluster.must_answer().map(|()| cluster);
         }
         if !apt::is_root()? {
@@ -55,18 +57,19 @@ impl Cluster {
         apt::install(context, apt::FOR_THE_CLUSTER)?;
         let tools = Tools::build(context)?;
         let layout = Layout::of(context);
-        let running = Self::new(&tools, layout.kubeconfig(), Some(Layout::of(context)), false);
+        let running = Self::new(&tools, layout.kubeconfig(), Some(Layout::of(context)));
         if start::is_complete(&layout) && running.must_answer().is_ok() {
             return Ok(running);
         }
         take_down(context)?;
+        let before = look_around();
         start::start(context, &layout, &tools)?;
-        Ok(Self { is_new: true, ..running })
+        Ok(Self { before: Some(before), ..running })
     }
 
-    fn new(tools: &Tools, kubeconfig: PathBuf, local: Option<Layout>, is_new: bool) -> Self {
+    fn new(tools: &Tools, kubeconfig: PathBuf, local: Option<Layout>) -> Self {
         let (kubectl, helm, search_path) = (tools.path("kubectl"), tools.path("helm"), tools.search_path());
-        Self { kubeconfig, local, is_new, kubectl, helm, search_path }
+        Self { kubeconfig, local, before: None, kubectl, helm, search_path }
     }
 
     /// Whether its nodes are this machine: then its addresses can be reached from here.
