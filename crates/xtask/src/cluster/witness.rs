@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::cluster::processes::Process;
 use crate::step::ask;
 
 /// Kinds of programs that a cluster starts, as the kernel shortens their names.
@@ -62,9 +63,13 @@ pub(crate) fn look_around() -> Facts {
             saved.lines().filter(|line| line.starts_with(':') && line.contains(" - ")).map(str::to_owned),
         );
     }
-    for entry in entries(Path::new("/proc")) {
-        let name = fs::read_to_string(format!("/proc/{entry}/comm")).unwrap_or_default();
-        facts.extend(PROGRAMS.contains(&name.trim()).then(|| format!("process {entry} {}", name.trim())));
+    // What has ended and only waits for this very process, which started it, to take note is gone.
+    for pid in entries(Path::new("/proc"))
+        .into_iter()
+        .filter(|pid| pid.parse().ok().and_then(Process::find).is_some())
+    {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        facts.extend(PROGRAMS.contains(&name.trim()).then(|| format!("process {pid} {}", name.trim())));
     }
     for folder in FOLDERS {
         facts.extend(entries(Path::new(folder)).into_iter().map(|entry| format!("{folder}/{entry}")));
