@@ -139,9 +139,9 @@ fn build_hints(context: &Context, cluster: &Cluster, urls: Option<(&str, &str)>)
     let forward = format!(
         "  kubectl port-forward service/{SAMPLE}-heart 8080 &\n  kubectl port-forward service/{SAMPLE}-read 8081:8080 &\n"
     );
-    let (forward, (heart, read)) = match urls {
-        Some(urls) => ("", urls),
-        None => (forward.as_str(), ("http://127.0.0.1:8080", "http://127.0.0.1:8081")),
+    let (forward, (heart, read), end) = match urls {
+        Some(urls) => ("", urls, "  cargo xtask down\n"),
+        None => (forward.as_str(), ("http://127.0.0.1:8080", "http://127.0.0.1:8081"), ""),
     };
     format!(
         r#"
@@ -151,8 +151,7 @@ try next:
 {forward}  curl -X PUT {heart}/v1/collections/users/42 -H 'content-type: application/json' -d '{{"name": "Ada"}}'
   curl "{read}/v1/collections/users/42?at_least=SEQ"   # SEQ: what the write answered as `last`
   kubectl scale bcast/{SAMPLE} --replicas=5
-  cargo xtask down
-"#,
+{end}"#,
         bin = bin.display()
     )
 }
