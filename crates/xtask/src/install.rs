@@ -2,6 +2,8 @@
 //! again changes nothing.
 
 use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,6 +31,9 @@ const OPERATOR_NAMESPACE: &str = "broadcast-system";
 /// The image that the manifest of RabbitMQ names: where it can be pulled, it is.
 const RABBITMQ_IMAGE: &str = "rabbitmq:4.0";
 
+/// Whose rights RabbitMQ has in its pod.
+const RABBITMQ_USER: u32 = 999;
+
 /// Builds the project's images and brings them to the cluster. `None`: the cluster is not a local one and no registry was named, so
 /// its nodes pull what the chart names.
 pub(crate) fn provide_images(
@@ -49,15 +54,34 @@ pub(crate) fn provide_images(
 pub(crate) fn install_rabbitmq(context: &Context, cluster: &Cluster) -> Result<()> {
     let path = context.root.join("deploy/rabbitmq.yaml");
     let mut manifest = fs::read_to_string(&path).at("read", &path)?;
-    if cluster.is_local() {
+    if let Some(folder) = cluster.volume_folder("rabbitmq") {
         let image = images::build_rabbitmq(context)?;
         let [name] = images::deliver(context, cluster, None, "RabbitMQ's image", [&image])?;
         manifest = manifest.replace(&format!("image: {RABBITMQ_IMAGE}"), &format!("image: {name}"));
+        fs::create_dir_all(&folder).at("create", &folder)?;
+        chown(&folder, Some(RABBITMQ_USER), Some(RABBITMQ_USER)).at("give RabbitMQ", &folder)?;
+        manifest = format!("{}\n---\n{manifest}", build_rabbitmq_volume(&folder));
     }
     context.step("starting RabbitMQ", |step| {
         step.feed(&mut cluster.kubectl(&["apply", "--filename", "-"]), &manifest)?;
         let rollout = ["rollout", "status", "statefulset/rabbitmq", "--namespace=rabbitmq", "--timeout=180s"];
         step.run(&mut cluster.kubectl(&rollout))
+    })
+}
+
+/// The local cluster makes no volumes by itself: one is put there, and kept from anybody else's claims.
+fn build_rabbitmq_volume(folder: &Path) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "rabbitmq"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "1Gi"},
+            "claimRef": {"namespace": "rabbitmq", "name": "data-rabbitmq-0"},
+            "hostPath": {"path": folder, "type": "Directory"},
+            "persistentVolumeReclaimPolicy": "Retain",
+        },
     })
 }
 

@@ -82,6 +82,11 @@ impl Cluster {
         self.local.as_ref().map(Layout::socket)
     }
 
+    /// A folder of this machine that pods of a local cluster may use as a volume; it goes with the cluster.
+    pub(crate) fn volume_folder(&self, name: &str) -> Option<PathBuf> {
+        self.local.as_ref().map(|layout| layout.file("volumes").join(name))
+    }
+
     /// A kubectl command for this cluster.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
