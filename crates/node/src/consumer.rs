@@ -16,13 +16,14 @@ use broadcast_protocol::report::NodeState;
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Consumer};
 use broadcast_service::amqp_url::AmqpUrlSource;
 use broadcast_service::backoff::Backoff;
+use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::repair::Peers;
 use crate::session::{End, Session};
-use crate::status::{Status, now_in_milliseconds};
+use crate::status::Status;
 use crate::store::{Committed, Store, StoreError};
 
 /// How many deliveries the broker may have given without an acknowledgement. All of them are in memory while a gap is
@@ -189,7 +190,7 @@ impl QueueConsumer {
         self.status.send_modify(|status| {
             status.state = state;
             status.reason = Some(reason);
-            status.fall_behind(now_in_milliseconds());
+            status.fall_behind(unix_milliseconds());
         });
     }
 
@@ -197,7 +198,7 @@ impl QueueConsumer {
     fn show_lost(&self, error: &AmqpError) {
         self.status.send_modify(|status| {
             status.reason = Some(format!("not connected: {error}"));
-            status.fall_behind(now_in_milliseconds());
+            status.fall_behind(unix_milliseconds());
         });
     }
 }

@@ -17,11 +17,12 @@ use broadcast_protocol::digest::Digest;
 use broadcast_protocol::envelope::MAX_NUMBER;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::report::NodeState;
+use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
-use crate::status::{Status, now_in_milliseconds};
+use crate::status::Status;
 use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
 
 /// How long a read waits for its position where it does not say.
@@ -217,7 +218,7 @@ async fn answer_status(
         digest: status.committed.digest,
         rows: status.committed.rows,
         lag_writes: status.lag_writes,
-        lag_seconds: status.lag_seconds(now_in_milliseconds()),
+        lag_seconds: status.lag_seconds(unix_milliseconds()),
         failed: status.failed,
         malformed: status.malformed,
         reason: status.reason,

@@ -28,6 +28,7 @@ use broadcast_protocol::config::NodeConfig;
 use broadcast_protocol::names::NodeId;
 use broadcast_service::admin::{Readiness, admin_router};
 use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{http_client, serve};
 use broadcast_service::shutdown::{TaskError, Tasks};
 use prometheus_client::registry::Registry;
@@ -41,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::opening::open_store;
 use crate::repair::Peers;
 use crate::reporting::Reporter;
-use crate::status::{Status, now_in_milliseconds, publish_readiness};
+use crate::status::{Status, publish_readiness};
 use crate::store::{Committed, StoreError};
 
 /// How long open requests have after the shutdown.
@@ -86,7 +87,7 @@ pub(crate) async fn run(
     let node: NodeId = config.node_id.ok_or(NodeError::NoId)?;
     let admin = listen("admin", config.admin).await?;
     let nothing = Committed::nothing(&config.cluster);
-    let (status, watched) = watch::channel(Status::starting(nothing, now_in_milliseconds()));
+    let (status, watched) = watch::channel(Status::starting(nothing, unix_milliseconds()));
     let (readiness, ready) = watch::channel(Readiness::NotReady("starting".to_owned()));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry, watched.clone(), ready.clone());

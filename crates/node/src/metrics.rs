@@ -4,6 +4,7 @@ use std::fmt;
 
 use broadcast_protocol::replica::Dropped;
 use broadcast_service::admin::Readiness;
+use broadcast_service::clock::unix_milliseconds;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::status::{Status, now_in_milliseconds};
+use crate::status::Status;
 
 /// Why a message was not applied when it was delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -120,7 +121,7 @@ impl Collector for Gauges {
         let status = self.status.borrow().clone();
         let ready = *self.readiness.borrow() == Readiness::Ready;
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let seconds = ConstGauge::new(status.lag_seconds(now_in_milliseconds()));
+        let seconds = ConstGauge::new(status.lag_seconds(unix_milliseconds()));
         seconds.encode(encoder.encode_descriptor(
             "apply_lag_seconds",
             "How long ago the node was current.",

@@ -5,10 +5,11 @@
 use broadcast_protocol::config::NodeConfig;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::backoff::Backoff;
+use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::{Status, now_in_milliseconds};
+use crate::status::Status;
 use crate::store::{Committed, Store, StoreError};
 
 /// The open database, or nothing when the shutdown came first.
@@ -22,7 +23,7 @@ pub(crate) async fn open_store(
         let Some(opened) = shutdown.run_until_cancelled(try_open(config)).await else { return Ok(None) };
         match opened {
             Ok((store, committed)) => {
-                status.send_replace(Status::starting(committed, now_in_milliseconds()));
+                status.send_replace(Status::starting(committed, unix_milliseconds()));
                 return Ok(Some(store));
             }
             Err(error) if error.is_refusal() => return Err(error),

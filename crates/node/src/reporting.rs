@@ -11,10 +11,11 @@ use broadcast_protocol::report::{REPORT_KIND, Report};
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Outgoing};
 use broadcast_service::amqp_url::AmqpUrlSource;
 use broadcast_service::backoff::Backoff;
+use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::{Status, now_in_milliseconds};
+use crate::status::Status;
 
 /// The shortest time between two reports.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
@@ -89,7 +90,7 @@ fn build_report(cluster: &str, node: NodeId, status: &Status) -> Report {
         epoch: status.committed.applied.epoch,
         digest: status.committed.digest,
         rows: status.committed.rows,
-        lag_seconds: status.lag_seconds(now_in_milliseconds()),
+        lag_seconds: status.lag_seconds(unix_milliseconds()),
         failed: status.failed,
         malformed: status.malformed,
         reason: status.reason.clone(),

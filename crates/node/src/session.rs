@@ -15,12 +15,13 @@ use broadcast_protocol::replica::{Dropped, Halt, Replica, Standing, Step};
 use broadcast_protocol::report::NodeState;
 use broadcast_service::amqp::{AmqpError, Consumer, Delivery, Receipt};
 use broadcast_service::backoff::Backoff;
+use broadcast_service::clock::unix_milliseconds;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::QueueConsumer;
 use crate::repair::NoHelp;
-use crate::status::{Lag, now_in_milliseconds};
+use crate::status::Lag;
 use crate::store::{Committed, StoreError};
 
 /// The most that one transaction takes, in bytes of messages.
@@ -324,7 +325,7 @@ impl<'a> Session<'a> {
         metrics.messages_applied.inc_by(messages);
         metrics.messages_repaired.inc_by(repaired);
         metrics.writes_applied.inc_by(writes);
-        let is_fresh = committed.at + CURRENT_WITHIN_MILLISECONDS >= now_in_milliseconds();
+        let is_fresh = committed.at + CURRENT_WITHIN_MILLISECONDS >= unix_milliseconds();
         self.node.status.send_modify(|status| {
             status.committed = committed;
             let is_current = is_fresh && self.replica.standing() == Standing::Current;
@@ -348,7 +349,7 @@ impl<'a> Session<'a> {
                     missing = lag_writes,
                     "missed a message; asking peers"
                 );
-                status.fall_behind(now_in_milliseconds());
+                status.fall_behind(unix_milliseconds());
             }
             let keeps_reason = status.state == state && status.reason.is_some();
             let reason = if state == NodeState::Ready || !keeps_reason {

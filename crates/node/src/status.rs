@@ -1,10 +1,11 @@
 //! What the node is doing, in one place: the consumer writes it, everything else (reads that wait, readiness, metrics,
 //! reports) follows it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use broadcast_protocol::report::NodeState;
 use broadcast_service::admin::Readiness;
+use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -97,12 +98,6 @@ impl Status {
     }
 }
 
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_in_milliseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Keeps readiness up to date until the shutdown, which ends it first of all.
 pub(crate) async fn publish_readiness(
     status: watch::Receiver<Status>,
@@ -111,7 +106,7 @@ pub(crate) async fn publish_readiness(
     shutdown: CancellationToken,
 ) {
     while !shutdown.is_cancelled() {
-        publish(&readiness, status.borrow().readiness(now_in_milliseconds(), max_lag));
+        publish(&readiness, status.borrow().readiness(unix_milliseconds(), max_lag));
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(READINESS_INTERVAL) => {}

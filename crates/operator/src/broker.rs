@@ -3,12 +3,11 @@
 //! A connection lives for one pass. It is cheap beside the seconds between passes, and there is no state to repair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
-use broadcast_protocol::envelope::{Mark, Message};
 use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_protocol::topology::{ExchangeDeclaration, QueueDeclaration};
-use broadcast_service::amqp::{AmqpError, CALL_DEADLINE, Connection, Outgoing, QueueDepth};
+use broadcast_service::amqp::{AmqpError, Connection, QueueDepth};
+use broadcast_service::genesis;
 
 use crate::names::MANAGER;
 use crate::secret::BrokerAccess;
@@ -85,24 +84,9 @@ pub async fn publish_genesis(
     cluster: &str,
     head_queue: &str,
 ) -> Result<(), BrokerError> {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let at = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
-    let message = Message::Mark(Mark::genesis(cluster, at));
     let publish = async {
         let publisher = connection.open_publisher().await?;
-        let outgoing = Outgoing {
-            // The default exchange: into this one queue, not to the nodes.
-            exchange: "",
-            routing_key: head_queue,
-            mandatory: true,
-            persistent: true,
-            kind: message.kind(),
-            message_id: &message.id(),
-            app_id: MANAGER,
-            reply_to: None,
-            body: &message.body(),
-        };
-        publisher.publish(&outgoing).await?.confirmed(CALL_DEADLINE).await?;
+        genesis::publish_genesis(&publisher, cluster, head_queue, MANAGER).await?;
         publisher.close().await
     };
     publish.await.map_err(BrokerError::about(format!("queue {head_queue}")))

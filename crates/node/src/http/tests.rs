@@ -43,7 +43,7 @@ impl Node {
         let directory = TempDir::new().unwrap();
         let store = Store::open(directory.path(), CLUSTER, 1 << 20).unwrap();
         let (status, watched) =
-            watch::channel(Status::starting(store.committed().unwrap(), now_in_milliseconds()));
+            watch::channel(Status::starting(store.committed().unwrap(), unix_milliseconds()));
         let api = Api::new(NodeId::new(7).unwrap(), watched, store.readers());
         let recomputing = Arc::clone(&api.recomputing);
         Self { directory, store, history: History::default(), status, recomputing, router: api_router(api) }
