@@ -31,7 +31,13 @@ fn rows_on_a_volume_outlive_the_only_pod_that_had_them() {
 
         let [pod] = &stage.running_pods(&node_prefix("orders", 1)).await[..] else { panic!("not one pod") };
         stage.kill_pod(&pod.name_any());
-        wait_for("another pod with the same rows", ROLLOUT_PATIENCE, async || {
+        wait_for("another pod", ROLLOUT_PATIENCE, async || {
+            let running = stage.running_pods(&node_prefix("orders", 1)).await;
+            let is_another = matches!(&running[..], [other] if other.uid() != pod.uid());
+            if is_another { Ok(()) } else { Err(format!("{} pods", running.len())) }
+        })
+        .await;
+        wait_for("the same rows", ROLLOUT_PATIENCE, async || {
             let status = node.node_status().await.map_err(|refused| format!("{refused:?}"))?;
             let same = (status.applied, &status.digest) == (before.applied, &before.digest);
             if same { Ok(()) } else { Err(format!("{status:?}")) }
