@@ -145,7 +145,7 @@ async fn write_one(
             (read_path(path)?, query?, read_id(request.headers())?);
         api.handle(query, request, |request| {
             let operation = read_operation(&request.body)?;
-            Ok(vec![Write { operation, collection, key, id }.checked("write")?])
+            Ok(vec![Write { operation, collection, key, id, condition: None }.checked("write")?])
         })
         .await
     };

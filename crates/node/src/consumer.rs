@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::repair::Peers;
 use crate::session::{End, Session};
 use crate::status::Status;
-use crate::store::{Committed, Store, StoreError};
+use crate::store::{AppliedBatch, Committed, Store, StoreError};
 
 /// How many deliveries the broker may have given without an acknowledgement. All of them are in memory while a gap is
 /// open: 16 messages of at most 9 MiB are 144 MiB.
@@ -40,7 +40,7 @@ impl Writer {
     }
 
     /// Applies messages in one transaction, which goes on even when nobody waits for it any more.
-    pub(crate) async fn apply(&self, messages: Vec<WriteMessage>) -> Result<Committed, StoreError> {
+    pub(crate) async fn apply(&self, messages: Vec<WriteMessage>) -> Result<AppliedBatch, StoreError> {
         self.run(move |store| store.apply(&messages)).await
     }
 

@@ -133,6 +133,9 @@ async fn answer_document(
         return Ok((headers, ApiError::new(StatusCode::NOT_FOUND, "not_found", message)).into_response());
     };
     headers.insert(SEQ, HeaderValue::from(document.seq));
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", document.seq)) {
+        headers.insert(header::ETAG, tag);
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok((headers, document.value).into_response())
 }

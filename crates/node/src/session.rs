@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
             let writes = last.position.last + 1 - first.first;
             let started = Instant::now();
             match self.node.writer.apply(messages).await {
-                Ok(committed) => self.show_committed(committed, started, (count, repaired, writes)),
+                Ok(applied) => self.show_committed(applied.committed, started, (count, repaired, writes)),
                 Err(error) => return Err(self.give_back(error, count).await),
             }
         }

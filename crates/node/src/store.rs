@@ -22,6 +22,7 @@ use broadcast_protocol::replica::Applied;
 use broadcast_protocol::write::InvalidWrite;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+pub(crate) use apply::AppliedBatch;
 pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers};
 
 /// The database's name in the data directory.

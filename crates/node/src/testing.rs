@@ -43,9 +43,15 @@ pub(crate) fn put(collection: &str, key: &str, value: &str) -> String {
 }
 
 pub(crate) fn put_with_id(collection: &str, key: &str, value: &str, id: &str) -> String {
-    format!(r#"{{"op":"put","collection":"{collection}","key":"{key}","value":{value},"id":"{id}"}}"#)
+    with(&put(collection, key, value), "id", &format!("\"{id}\""))
 }
 
 pub(crate) fn delete(collection: &str, key: &str) -> String {
     format!(r#"{{"op":"delete","collection":"{collection}","key":"{key}"}}"#)
+}
+
+/// A write with one field more.
+pub(crate) fn with(write: &str, field: &str, json: &str) -> String {
+    let fields = write.strip_suffix('}').unwrap_or(write);
+    format!(r#"{fields},"{field}":{json}}}"#)
 }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod digest;
 pub mod envelope;
 pub mod names;
+pub mod outcome;
 pub mod replica;
 pub mod report;
 pub mod sequencer;

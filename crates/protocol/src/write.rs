@@ -2,8 +2,14 @@
 //!
 //! Limits are part of the protocol. If nodes differed in what they refuse, their databases would differ.
 
+mod condition;
+mod fingerprint;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+
+pub use condition::Condition;
+pub use fingerprint::{Fingerprint, NotAFingerprint};
 
 /// The longest collection name, in bytes.
 pub const MAX_COLLECTION_BYTES: usize = 63;
@@ -40,6 +46,8 @@ pub struct Write {
     pub key: String,
     /// The client's request id: a second write with it changes nothing.
     pub id: Option<String>,
+    /// What must hold of the row for the write to change anything.
+    pub condition: Option<Condition>,
 }
 
 /// Why a write was refused: where in the request, and what is allowed.
@@ -55,6 +63,10 @@ pub struct InvalidWrite {
 impl InvalidWrite {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { place: place.into(), problem: problem.into() }
+    }
+
+    fn at_condition(place: &str, problem: String) -> Self {
+        Self::new(format!("{place}.if"), problem)
     }
 }
 
@@ -75,9 +87,11 @@ struct ReadWrite {
     value: Option<Box<RawValue>>,
     #[serde(default)]
     id: Option<String>,
+    #[serde(default, rename = "if", deserialize_with = "present")]
+    condition: Option<Box<RawValue>>,
 }
 
-/// `"value":null` is a value; only a missing one is none.
+/// `"value":null` is a value, and `"if":null` is an error; only a missing one is none.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(deserializer).map(Some)
 }
@@ -91,6 +105,8 @@ struct SentWrite<'a> {
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "if")]
+    condition: Option<Condition>,
 }
 
 impl Write {
@@ -108,7 +124,10 @@ impl Write {
                 return Err(InvalidWrite::new(format!("{place}.value"), "a delete has none"));
             }
         };
-        Self { operation, collection: wire.collection, key: wire.key, id: wire.id }.checked(place)
+        let condition = wire.condition.map(|json| Condition::parse(json.get()));
+        let condition =
+            condition.transpose().map_err(|problem| InvalidWrite::at_condition(place, problem))?;
+        Self { operation, collection: wire.collection, key: wire.key, id: wire.id, condition }.checked(place)
     }
 
     /// Checks limits and removes insignificant white space from the value; `place` as in [`Write::parse`].
@@ -120,6 +139,9 @@ impl Write {
         if let Some(id) = &self.id {
             check_length(id, MAX_ID_BYTES)
                 .map_err(|problem| InvalidWrite::new(format!("{place}.id"), problem))?;
+        }
+        if let Some(condition) = self.condition {
+            condition.check(&self.operation).map_err(|problem| InvalidWrite::at_condition(place, problem))?;
         }
         if let Operation::Put(value) = self.operation {
             let value =
@@ -135,8 +157,8 @@ impl Write {
             Operation::Put(value) => (OperationName::Put, Some(value.as_ref())),
             Operation::Delete => (OperationName::Delete, None),
         };
-        let wire =
-            SentWrite { op, collection: &self.collection, key: &self.key, value, id: self.id.as_deref() };
+        let Self { collection, key, condition, .. } = self;
+        let wire = SentWrite { op, collection, key, value, id: self.id.as_deref(), condition: *condition };
         // Writing to memory what has only strings for keys cannot fail.
         serde_json::to_writer(out, &wire).unwrap_or_default();
     }
@@ -294,93 +316,4 @@ fn compact(value: Box<RawValue>) -> Result<Box<RawValue>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn encoded(json: &str) -> String {
-        let mut batch = WriteBatch::default();
-        batch.push(&Write::parse(json, "write").unwrap());
-        String::from_utf8(batch.into_json()).unwrap()
-    }
-
-    #[test]
-    fn a_value_keeps_its_numbers_and_strings_and_loses_only_white_space_between_tokens() {
-        for (value, kept) in [
-            ("{ \"a\" : [ 1.50 , 12345678901234567890123 ] }", "{\"a\":[1.50,12345678901234567890123]}"),
-            ("\" a \\\" b \\\\\"", "\" a \\\" b \\\\\""),
-            ("null", "null"),
-            ("{\"b\\\\\": \"x y\",\n\"c\":\t1}", "{\"b\\\\\":\"x y\",\"c\":1}"),
-        ] {
-            let json = format!(r#"{{"op":"put","collection":"c","key":"k","value": {value} }}"#);
-            assert_eq!(
-                encoded(&json),
-                format!(r#"[{{"op":"put","collection":"c","key":"k","value":{kept}}}]"#)
-            );
-        }
-    }
-
-    #[test]
-    fn an_invalid_write_is_named_with_its_place_and_what_is_allowed() {
-        let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
-        let cases = [
-            (r#"{"op":"put","collection":"c","key":"k"}"#.to_owned(), "writes[0].value: missing"),
-            (
-                r#"{"op":"delete","collection":"c","key":"k","value":1}"#.to_owned(),
-                "writes[0].value: a delete",
-            ),
-            (r#"{"op":"drop","collection":"c","key":"k"}"#.to_owned(), "expected `put` or `delete`"),
-            (r#"{"op":"delete","collection":"C","key":"k"}"#.to_owned(), "writes[0].collection: \"C\""),
-            (r#"{"op":"delete","collection":"","key":"k"}"#.to_owned(), "writes[0].collection: \"\""),
-            (r#"{"op":"delete","collection":"c","key":""}"#.to_owned(), "writes[0].key: empty"),
-            (r#"{"op":"delete","collection":"c","key":"k","id":""}"#.to_owned(), "writes[0].id: empty"),
-            (r#"{"op":"delete","collection":"c","key":"k","x":1}"#.to_owned(), "unknown field `x`"),
-            (r#"{"op":"delete","collection":"c"}"#.to_owned(), "missing field `key`"),
-            (format!(r#"{{"op":"delete","collection":"c","key":"{}"}}"#, "k".repeat(1025)), "1 to 1024"),
-            (format!(r#"{{"op":"put","collection":"c","key":"k","value":{deep}}}"#), "deeper than 128"),
-            (
-                format!(
-                    r#"{{"op":"put","collection":"c","key":"k","value":"{}"}}"#,
-                    "v".repeat(MAX_VALUE_BYTES)
-                ),
-                "at most 262144",
-            ),
-        ];
-        for (write, message) in cases {
-            let error =
-                parse_request(format!("{{\"writes\":[{write}]}}").as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(message), "{error}\n{message}");
-        }
-    }
-
-    #[test]
-    fn a_request_is_refused_whole() {
-        let good = r#"{"op":"delete","collection":"c","key":"k"}"#;
-        let bad = r#"{"op":"delete","collection":"c","key":""}"#;
-        let error = parse_request(format!("{{\"writes\":[{good},{bad}]}}").as_bytes()).unwrap_err();
-        assert_eq!(error.place, "writes[1].key");
-        let error = parse_ndjson(format!("{good}\n\n{bad}\n").as_bytes()).unwrap_err();
-        assert_eq!(error.place, "writes[1].key");
-        for (body, message) in
-            [("{}", "missing field `writes`"), ("{\"writes\":[]}", "empty"), ("x", "line 1")]
-        {
-            assert!(parse_request(body.as_bytes()).unwrap_err().to_string().contains(message), "{body}");
-        }
-        let many = format!("{good}\n").repeat(MAX_WRITES + 1);
-        assert!(parse_ndjson(many.as_bytes()).unwrap_err().problem.contains("more than 10000"));
-    }
-
-    #[test]
-    fn batches_join_into_one_array() {
-        let write = Write::parse(r#"{"op":"delete","collection":"c","key":"k"}"#, "write").unwrap();
-        let mut one = WriteBatch::default();
-        one.push(&write);
-        let mut all = WriteBatch::default();
-        all.append(&WriteBatch::default());
-        all.append(&one);
-        all.append(&one);
-        assert_eq!((all.len(), all.bytes()), (2, all.clone().into_json().len() - 1));
-        let json = String::from_utf8(all.into_json()).unwrap();
-        assert_eq!(parse_array(&json).unwrap().len(), 2);
-        assert_eq!(WriteBatch::default().into_json(), b"[]");
-    }
-}
+mod tests;

@@ -50,7 +50,7 @@ impl Node {
     }
 
     fn apply(&mut self, writes: &[String]) {
-        let committed = self.store.apply(&[self.history.message(writes)]).unwrap();
+        let committed = self.store.apply(&[self.history.message(writes)]).unwrap().committed;
         self.status.send_modify(|status| status.committed = committed);
     }
 
@@ -72,6 +72,7 @@ async fn a_value_is_returned_byte_for_byte_with_its_seq_and_the_position() {
     assert_eq!((answer.status, answer.body.as_slice()), (StatusCode::OK, value.as_bytes()));
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!((answer.header("broadcast-seq"), answer.header("broadcast-position")), (Some("1"), Some("2")));
+    assert_eq!(answer.header("etag"), Some("\"1\""));
     let answer = node.get("/v1/collections/users/a%2Fb%20%C3%BC").await;
     assert_eq!((answer.body.as_slice(), answer.header("broadcast-seq")), (b"[]".as_slice(), Some("2")));
     let answer = node.get("/v1/collections/users/43").await;

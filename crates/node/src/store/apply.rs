@@ -3,15 +3,25 @@
 use std::collections::BTreeMap;
 
 use broadcast_protocol::envelope::WriteMessage;
-use broadcast_protocol::write::{Operation, Write};
+use broadcast_protocol::outcome::{Rejected, Rejection};
+use broadcast_protocol::write::{Fingerprint, Operation, Write};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::schema;
 use super::{Committed, REQUEST_ID_WINDOW, Store, StoreError};
 
+/// What a transaction did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AppliedBatch {
+    /// Where it left the database.
+    pub(crate) committed: Committed,
+    /// The writes that changed nothing because they were not allowed to, in order.
+    pub(crate) rejected: Vec<Rejected>,
+}
+
 impl Store {
     /// Applies messages that continue the database's position, in one transaction. An error leaves it as it was.
-    pub(crate) fn apply(&mut self, messages: &[WriteMessage]) -> Result<Committed, StoreError> {
+    pub(crate) fn apply(&mut self, messages: &[WriteMessage]) -> Result<AppliedBatch, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
         if before.incarnation != self.incarnation {
@@ -23,15 +33,16 @@ impl Store {
             committed,
             log_bytes: before.log_bytes,
             collections: BTreeMap::new(),
+            rejected: Vec::new(),
         };
         for message in messages {
             batch.apply_message(message)?;
         }
         batch.forget_old_requests()?;
         batch.prune_log(self.log_bytes)?;
-        let committed = batch.save()?;
+        let applied = batch.save()?;
         transaction.commit()?;
-        Ok(committed)
+        Ok(applied)
     }
 }
 
@@ -42,6 +53,13 @@ struct Batch<'a> {
     log_bytes: u64,
     /// By how many rows each collection grew.
     collections: BTreeMap<String, i64>,
+    rejected: Vec<Rejected>,
+}
+
+/// What is known of the write that a request id came with first.
+struct SeenRequest {
+    content: Fingerprint,
+    rejection: Option<Rejection>,
 }
 
 impl Batch<'_> {
@@ -51,8 +69,8 @@ impl Batch<'_> {
             return Err(StoreError::BrokenLink { applied: applied.last, found: message.previous.last });
         }
         for (seq, write) in (message.first..).zip(message.writes()?) {
-            if self.is_first_with_its_id(seq, &write)? {
-                self.apply_write(seq, &write)?;
+            if let Some(reason) = self.decide_write(seq, &write)? {
+                self.rejected.push(Rejected { seq, reason });
             }
         }
         self.append_to_log(message)?;
@@ -62,28 +80,44 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// By distance in the history alone: old ids may still be there or not, the answer is the same.
-    fn is_first_with_its_id(&self, seq: u64, write: &Write) -> Result<bool, rusqlite::Error> {
-        let Some(id) = &write.id else { return Ok(true) };
-        let mut find = self.connection.prepare_cached("SELECT seq FROM _broadcast_requests WHERE id = ?")?;
-        let seen: Option<u64> = find.query_row([id], |row| row.get(0)).optional()?;
-        if seen.is_some_and(|seen| seq - seen < REQUEST_ID_WINDOW) {
-            return Ok(false);
+    /// Applies a write, or says why it changes nothing. One that repeats a request has the first one's outcome.
+    fn decide_write(&mut self, seq: u64, write: &Write) -> Result<Option<Rejection>, StoreError> {
+        let Some(id) = &write.id else { return Ok(self.apply_write(seq, write)?) };
+        let (id, content) = (Fingerprint::of_id(id), write.fingerprint());
+        if let Some(first) = self.find_request(seq, id)? {
+            return Ok(if first.content == content { first.rejection } else { Some(Rejection::IdReused) });
         }
-        let mut insert = self
-            .connection
-            .prepare_cached("INSERT OR REPLACE INTO _broadcast_requests(seq, id) VALUES (?, ?)")?;
-        insert.execute(params![seq, id])?;
-        Ok(true)
+        let rejection = self.apply_write(seq, write)?;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO _broadcast_requests(seq, id, content, rejection) VALUES (?, ?, ?, ?)",
+        )?;
+        insert.execute(params![seq, id.bytes(), content.bytes(), rejection.map(Rejection::as_str)])?;
+        Ok(rejection)
     }
 
-    fn apply_write(&mut self, seq: u64, write: &Write) -> Result<(), rusqlite::Error> {
+    /// By distance in the history alone: old ids may still be there or not, the answer is the same.
+    fn find_request(&self, seq: u64, id: Fingerprint) -> Result<Option<SeenRequest>, StoreError> {
+        let mut find = self
+            .connection
+            .prepare_cached("SELECT content, rejection FROM _broadcast_requests WHERE id = ? AND seq > ?")?;
+        let mut rows = find.query(params![id.bytes(), seq.saturating_sub(REQUEST_ID_WINDOW)])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let content = Fingerprint::from_bytes(row.get(0)?);
+        Ok(Some(SeenRequest { content, rejection: schema::rejection(row, 1)? }))
+    }
+
+    /// Applies a write as far as its condition allows.
+    fn apply_write(&mut self, seq: u64, write: &Write) -> Result<Option<Rejection>, rusqlite::Error> {
         let Write { collection, key, .. } = write;
         let mut find = self
             .connection
             .prepare_cached("SELECT value, seq FROM documents WHERE collection = ? AND key = ?")?;
         let old: Option<(String, u64)> =
             find.query_row([collection, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let old_seq = old.as_ref().map(|(_, seq)| *seq);
+        if write.condition.is_some_and(|condition| !condition.holds(old_seq)) {
+            return Ok(Some(Rejection::PreconditionFailed));
+        }
         if let Some((value, seq)) = &old {
             self.committed.digest.remove(collection, key, value, *seq);
         }
@@ -110,7 +144,7 @@ impl Batch<'_> {
             }
             Operation::Delete => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn count(&mut self, collection: &str, by: i64) {
@@ -163,7 +197,7 @@ impl Batch<'_> {
         delete.execute([pruned_to]).map(drop)
     }
 
-    fn save(self) -> Result<Committed, rusqlite::Error> {
+    fn save(self) -> Result<AppliedBatch, rusqlite::Error> {
         let mut count = self.connection.prepare_cached(
             "INSERT INTO _broadcast_collections(name, rows) VALUES (?, ?)
              ON CONFLICT (name) DO UPDATE SET rows = rows + excluded.rows",
@@ -190,6 +224,6 @@ impl Batch<'_> {
             rows,
             self.log_bytes
         ])?;
-        Ok(self.committed)
+        Ok(AppliedBatch { committed: self.committed, rejected: self.rejected })
     }
 }

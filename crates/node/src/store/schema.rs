@@ -4,8 +4,9 @@ use std::path::Path;
 
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::digest::Digest;
+use broadcast_protocol::outcome::Rejection;
 use broadcast_protocol::replica::Applied;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{Committed, StoreError};
 
@@ -21,7 +22,8 @@ CREATE TABLE _broadcast_state(
 CREATE TABLE _broadcast_log(
     last INTEGER PRIMARY KEY, first INTEGER NOT NULL, hash TEXT NOT NULL, epoch INTEGER NOT NULL,
     at INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE _broadcast_requests(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+CREATE TABLE _broadcast_requests(
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, content BLOB NOT NULL, rejection TEXT);
 CREATE TABLE _broadcast_collections(name TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
@@ -121,6 +123,17 @@ pub(super) fn load(connection: &Connection) -> Result<State, rusqlite::Error> {
             log_bytes: row.get(7)?,
         })
     })
+}
+
+/// Why a request was rejected, if it was.
+pub(super) fn rejection(row: &Row<'_>, column: usize) -> Result<Option<Rejection>, StoreError> {
+    match row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from)? {
+        None => Ok(None),
+        Some(name) if name == Rejection::PreconditionFailed.as_str() => {
+            Ok(Some(Rejection::PreconditionFailed))
+        }
+        Some(other) => Err(StoreError::Damaged(format!("a request was rejected for {other:?}"))),
+    }
 }
 
 /// Says who may write from now on.

@@ -1,11 +1,12 @@
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::outcome::{Rejected, Rejection};
 use proptest::prelude::*;
 use rusqlite::params;
 use tempfile::TempDir;
 
 use super::read::Reader;
 use super::*;
-use crate::testing::{CLUSTER, History, delete, put, put_with_id};
+use crate::testing::{CLUSTER, History, delete, put, put_with_id, with};
 
 const LOG_BYTES: u64 = 1 << 20;
 
@@ -50,7 +51,7 @@ fn rows_and_position_survive_a_restart_together() {
         history.message(&[put("c", "a", "1.50"), put("c", "b", "null")]),
         history.message(&[put("c", "a", "[2]"), delete("c", "b"), delete("c", "never"), put("d", "x", "{}")]),
     ];
-    let committed = store.apply(&messages).unwrap();
+    let committed = store.apply(&messages).unwrap().committed;
     assert_eq!((committed.applied.position, committed.applied.epoch), (history.position, 7));
     assert_eq!((committed.rows, committed.at), (2, 1_000));
     drop(store);
@@ -65,7 +66,7 @@ fn rows_and_position_survive_a_restart_together() {
 fn a_transaction_that_fails_in_the_middle_changes_nothing() {
     let (_directory, mut store) = new_store();
     let mut history = History::default();
-    let before = store.apply(&history.puts(3)).unwrap();
+    let before = store.apply(&history.puts(3)).unwrap().committed;
     let mut messages = history.puts(2);
     let mut elsewhere = History { position: Position { last: 9, ..history.position }, epoch: 1 };
     messages.extend(elsewhere.puts(1));
@@ -79,7 +80,7 @@ fn a_transaction_that_fails_in_the_middle_changes_nothing() {
 fn a_process_that_dies_in_a_transaction_leaves_the_last_one_whole() {
     let (directory, mut store) = new_store();
     let mut history = History::default();
-    let before = store.apply(&history.puts(3)).unwrap();
+    let before = store.apply(&history.puts(3)).unwrap().committed;
     // What a crash leaves: the files as they are while a transaction is under way.
     store
         .connection
@@ -95,15 +96,60 @@ fn a_process_that_dies_in_a_transaction_leaves_the_last_one_whole() {
 }
 
 #[test]
-fn a_write_whose_request_id_was_seen_changes_nothing() {
+fn a_write_changes_the_row_only_if_its_condition_holds_and_the_message_goes_on() {
     let (_directory, mut store) = new_store();
     let mut history = History::default();
-    let twice = history.message(&[put_with_id("c", "a", "1", "r1"), put_with_id("c", "b", "1", "r1")]);
-    let later = history.message(&[put_with_id("c", "a", "2", "r1"), put_with_id("c", "a", "3", "r2")]);
-    let committed = store.apply(&[twice, later]).unwrap();
-    assert_eq!(committed.applied.position.last, 4);
-    assert_eq!(value(&mut store, "a"), Some(("3".to_owned(), 4)));
-    assert_eq!(value(&mut store, "b"), None);
+    let put_if = |value: &str, condition: &str| with(&put("c", "a", value), "if", condition);
+    let (absent, seq_1) = (r#"{"absent":true}"#, r#"{"seq":1}"#);
+    let messages = [
+        history.message(&[put_if("1", absent), put_if("2", absent), put_if("3", seq_1), put_if("4", seq_1)]),
+        history.message(&[
+            with(&delete("c", "a"), "if", seq_1),
+            put("c", "b", "5"),
+            with(&delete("c", "a"), "if", r#"{"seq":3}"#),
+            put_if("8", seq_1),
+            put_if("9", absent),
+        ]),
+    ];
+    let applied = store.apply(&messages).unwrap();
+    let failed = [2, 4, 5, 8].map(|seq| Rejected { seq, reason: Rejection::PreconditionFailed });
+    assert_eq!((applied.rejected.as_slice(), applied.committed.applied.position.last), (&failed[..], 9));
+    assert_eq!(value(&mut store, "a"), Some(("9".to_owned(), 9)));
+    assert_eq!(value(&mut store, "b"), Some(("5".to_owned(), 6)));
+    assert_consistent(&mut store);
+}
+
+#[test]
+fn a_write_whose_request_id_was_seen_changes_nothing_and_has_the_first_ones_outcome() {
+    let (directory, mut store) = new_store();
+    let mut history = History::default();
+    let first = put_with_id("c", "a", "1", "r1");
+    let failing = with(&put_with_id("c", "b", "1", "r2"), "if", r#"{"seq":99}"#);
+    let writes = [
+        first.clone(),
+        first.clone(),
+        failing.clone(),
+        put("c", "b", "0"),
+        // The condition would not hold later either, or would: what counts is the first time.
+        failing.clone(),
+        put_with_id("c", "a", "2", "r1"),
+        put_with_id("c", "b", "1", "r2"),
+        put_with_id("c", "a", "3", "r3"),
+    ];
+    let applied = store.apply(&[history.message(&writes)]).unwrap();
+    let rejected = |rejected: &[(u64, Rejection)]| -> Vec<Rejected> {
+        rejected.iter().map(|&(seq, reason)| Rejected { seq, reason }).collect()
+    };
+    let (failed, reused) = (Rejection::PreconditionFailed, Rejection::IdReused);
+    assert_eq!(applied.rejected, rejected(&[(3, failed), (5, failed), (6, reused), (7, reused)]));
+    assert_eq!(value(&mut store, "a"), Some(("3".to_owned(), 8)));
+    assert_eq!(value(&mut store, "b"), Some(("0".to_owned(), 4)));
+    drop(store);
+    let mut store = open(&directory);
+    let applied = store.apply(&[history.message(&[first, failing])]).unwrap();
+    assert_eq!(applied.rejected, rejected(&[(10, failed)]));
+    assert_eq!(value(&mut store, "a"), Some(("3".to_owned(), 8)));
+    assert_consistent(&mut store);
 }
 
 #[test]
@@ -115,7 +161,8 @@ fn a_request_id_is_remembered_for_exactly_the_window() {
         // The history between them, without making a million writes.
         history.position.last = distance;
         store.connection.execute("UPDATE _broadcast_state SET last = ?", [distance]).unwrap();
-        store.apply(&[history.message(&[put_with_id("c", "a", "2", "r")])]).unwrap();
+        let rejected = store.apply(&[history.message(&[put_with_id("c", "a", "2", "r")])]).unwrap().rejected;
+        assert_eq!(rejected.is_empty(), is_applied, "{distance}");
         let expected = if is_applied { ("2".to_owned(), distance + 1) } else { ("1".to_owned(), 1) };
         assert_eq!(value(&mut store, "a"), Some(expected), "{distance}");
         // Forgotten when it can no longer matter, not before.
@@ -135,7 +182,7 @@ proptest! {
     #[test]
     fn the_maintained_digest_and_counts_are_those_of_the_rows(
         messages in prop::collection::vec(
-            prop::collection::vec((0..3_u8, 0..6_u8, any::<bool>(), any::<u8>(), prop::option::of(0..4_u8)), 1..5),
+            prop::collection::vec((0..3_u8, 0..4_u8, 0..3_u8, prop::option::of(0..4_u8), 0..8_u8), 1..5),
             1..12,
         ),
         split in 0..12_usize,
@@ -146,12 +193,17 @@ proptest! {
             .map(|writes| {
                 let writes: Vec<String> = writes
                     .into_iter()
-                    .map(|(collection, key, deletes, value, id)| {
+                    .map(|(collection, key, value, id, condition)| {
                         let (collection, key) = (format!("c{collection}"), format!("k{key}"));
-                        match (deletes, id) {
-                            (true, _) => delete(&collection, &key),
-                            (_, Some(id)) => put_with_id(&collection, &key, &value.to_string(), &id.to_string()),
-                            (_, None) => put(&collection, &key, &value.to_string()),
+                        let write = match value {
+                            0 => delete(&collection, &key),
+                            value => put(&collection, &key, &value.to_string()),
+                        };
+                        let write = id.map_or(write.clone(), |id| with(&write, "id", &format!("\"{id}\"")));
+                        match condition {
+                            0 if value > 0 => with(&write, "if", r#"{"absent":true}"#),
+                            seq @ 1..5 => with(&write, "if", &format!("{{\"seq\":{seq}}}")),
+                            _ => write,
                         }
                     })
                     .collect();
@@ -160,12 +212,14 @@ proptest! {
             .collect();
         // How the messages are grouped into transactions must not matter.
         let (_one_directory, mut one) = new_store();
-        let committed = one.apply(&messages).unwrap();
+        let applied = one.apply(&messages).unwrap();
         assert_consistent(&mut one);
         let (_two_directory, mut two) = new_store();
         let (first, rest) = messages.split_at(split.min(messages.len()));
-        two.apply(first).unwrap();
-        prop_assert_eq!(two.apply(rest).unwrap(), committed);
+        let mut rejected = two.apply(first).unwrap().rejected;
+        let rest = two.apply(rest).unwrap();
+        rejected.extend(rest.rejected);
+        prop_assert_eq!((rest.committed, rejected), (applied.committed, applied.rejected));
         assert_consistent(&mut two);
     }
 }
@@ -265,7 +319,7 @@ fn a_file_that_is_not_this_nodes_is_refused_and_not_touched() {
 fn a_database_that_is_full_locked_or_read_only_fails_without_harm_and_recovers() {
     let (directory, mut store) = new_store();
     let mut history = History::default();
-    let before = store.apply(&history.puts(1)).unwrap();
+    let before = store.apply(&history.puts(1)).unwrap().committed;
     let value = format!("\"{}\"", "v".repeat(200_000));
     let message = [history.message(&[put("c", "large", &value)])];
     store.connection.busy_timeout(Duration::ZERO).unwrap();
