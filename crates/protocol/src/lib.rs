@@ -18,5 +18,6 @@ pub mod outcome;
 pub mod replica;
 pub mod report;
 pub mod sequencer;
+pub mod snapshot;
 pub mod topology;
 pub mod write;

@@ -1,9 +1,13 @@
-//! What became of a write that changed nothing: an outcome is data, not an error, and the same on every node, because
-//! it is a function of the history alone.
+//! What becomes of a write: an outcome is data, not an error, and the same on every node, because it is a function of
+//! the history alone.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+/// For how many sequence numbers a request id is remembered: a write with the id of one that is nearer than this
+/// changes nothing. Nodes that remembered for different times would differ.
+pub const REQUEST_ID_WINDOW: u64 = 1 << 20;
 
 /// Why a write changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
