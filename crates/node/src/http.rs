@@ -21,6 +21,7 @@ use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::status::Status;
 use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
@@ -256,18 +257,16 @@ async fn answer_digest(
     } else {
         None
     };
-    let read = api.readers.read(move |reader| {
-        let maintained = reader.committed()?;
-        // The permit is given back when the rows are read, not when the asker loses patience.
-        let recomputed = permit.map(|_permit| reader.recompute()).transpose()?;
-        Ok((maintained, recomputed))
+    // An asker who loses patience ends the reading; only then is the permit given back.
+    let stop = CancellationToken::new();
+    let _stop_with_the_asker = stop.clone().drop_guard();
+    let read = api.readers.read(move |reader| match permit {
+        None => Ok((reader.committed()?, None)),
+        Some(_permit) => reader.scrub(&stop).map(|scrub| (scrub.committed, Some(scrub))),
     });
-    let (maintained, recomputed) = read.await.map_err(refuse_read)?;
-    let recomputed = recomputed.map(|(digest, rows)| Recomputed {
-        digest,
-        rows,
-        equal: (digest, rows) == (maintained.digest, maintained.rows),
-    });
+    let (maintained, scrub) = read.await.map_err(refuse_read)?;
+    let recomputed =
+        scrub.map(|scrub| Recomputed { digest: scrub.digest, rows: scrub.rows, equal: scrub.is_sound() });
     Ok(Json(DigestAnswer {
         position: maintained.applied.position.last,
         digest: maintained.digest,

@@ -11,6 +11,8 @@
 //! `documents` is an interface that people query; everything internal is in tables that start with `_broadcast_`.
 
 mod apply;
+#[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
+mod quarantine;
 mod read;
 mod schema;
 
@@ -27,10 +29,6 @@ pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers};
 
 /// The database's name in the data directory.
 pub(crate) const FILE_NAME: &str = "node.db";
-
-/// For how many sequence numbers a request id is remembered: a write with the id of one that is nearer than this
-/// changes nothing. Part of the protocol: nodes that remembered for different times would differ.
-pub(crate) const REQUEST_ID_WINDOW: u64 = 1 << 20;
 
 /// How long a statement waits for a lock that another program holds before it counts as a failure.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,6 +95,14 @@ pub(crate) enum StoreError {
         /// Why.
         error: std::io::Error,
     },
+    /// A file cannot be moved or removed.
+    #[error("cannot move or remove {path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
     /// Another process has opened the file since.
     #[error("another process has opened {path}: this one stops, so that only one writes")]
     TakenOver {
@@ -128,15 +134,26 @@ pub(crate) enum StoreError {
 impl StoreError {
     /// Whether the configuration or the file is at fault, so that only a human can help.
     pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::OtherCluster { .. } | Self::NewerSchema { .. } | Self::NotOurs { .. })
+            || self.is_damage()
+    }
+
+    /// Whether the file was a node's database once and is none now, or holds what no node writes: another copy of the
+    /// rows helps.
+    pub(crate) fn is_damage(&self) -> bool {
+        use rusqlite::Error;
         match self {
-            Self::OtherCluster { .. }
-            | Self::NewerSchema { .. }
-            | Self::NotOurs { .. }
-            | Self::Damaged(_) => true,
-            Self::Sqlite(error) => matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-            ),
+            Self::Damaged(_) => true,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(code) => matches!(code, ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt),
+                None => matches!(
+                    error,
+                    Error::InvalidColumnType(..)
+                        | Error::FromSqlConversionFailure(..)
+                        | Error::IntegralValueOutOfRange(..)
+                        | Error::QueryReturnedNoRows
+                ),
+            },
             _ => false,
         }
     }
@@ -146,7 +163,9 @@ impl StoreError {
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Connection,
+    readers: Readers,
     path: PathBuf,
+    cluster: String,
     log_bytes: u64,
     incarnation: u64,
 }
@@ -158,12 +177,9 @@ impl Store {
         std::fs::create_dir_all(directory)
             .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(FILE_NAME);
-        let mut connection = Connection::open(&path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        schema::check_owner(&connection, &path, cluster)?;
-        configure(&connection)?;
-        let incarnation = schema::claim(&mut connection, &path, cluster)?;
-        Ok(Self { connection, path, log_bytes, incarnation })
+        let (connection, incarnation) = open_for_writing(&path, cluster)?;
+        let (readers, cluster) = (Readers::new(path.clone()), cluster.to_owned());
+        Ok(Self { connection, readers, path, cluster, log_bytes, incarnation })
     }
 
     /// Where the database is.
@@ -171,8 +187,12 @@ impl Store {
         schema::load(&self.connection)?.committed()
     }
 
-    /// Proves that the database can be written to, by writing to it. Changes nothing that anybody reads.
+    /// Proves that the database can be written to, by writing to it. Changes nothing that anybody reads. A file that is
+    /// gone is made anew, empty.
     pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
+        if !self.path.exists() {
+            self.reopen()?;
+        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let state = schema::load(&transaction)?;
         if state.incarnation != self.incarnation {
@@ -186,8 +206,18 @@ impl Store {
 
     /// Connections that read beside this one.
     pub(crate) fn readers(&self) -> Readers {
-        Readers::new(self.path.clone())
+        self.readers.clone()
     }
+}
+
+fn open_for_writing(path: &Path, cluster: &str) -> Result<(Connection, u64), StoreError> {
+    quarantine::remove_orphans(path)?;
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    schema::check_owner(&connection, path, cluster)?;
+    configure(&connection)?;
+    let incarnation = schema::claim(&mut connection, path, cluster)?;
+    Ok((connection, incarnation))
 }
 
 fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {

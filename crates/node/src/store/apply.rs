@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use broadcast_protocol::envelope::WriteMessage;
-use broadcast_protocol::outcome::{Rejected, Rejection};
+use broadcast_protocol::outcome::{REQUEST_ID_WINDOW, Rejected, Rejection};
 use broadcast_protocol::write::{Fingerprint, Operation, Write};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::schema;
-use super::{Committed, REQUEST_ID_WINDOW, Store, StoreError};
+use super::{Committed, Store, StoreError};
 
 /// What a transaction did.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Connections are read-only and few; a question waits for one of them, off the async threads, with a deadline.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broadcast_protocol::digest::Digest;
@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{Committed, StoreError, open_for_reading, schema};
 
@@ -41,13 +42,21 @@ pub(crate) enum ReadError {
 #[derive(Debug, Clone)]
 pub(crate) struct Readers {
     path: PathBuf,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    pool: Arc<Mutex<Pool>>,
     turns: Arc<Semaphore>,
+}
+
+/// Connections that nobody uses, all of one file.
+#[derive(Debug, Default)]
+struct Pool {
+    /// How many files there were before at this path.
+    file: u64,
+    idle: Vec<Connection>,
 }
 
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Arc::default(), turns: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { path, pool: Arc::default(), turns: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
     /// Answers a question from one consistent state of the database.
@@ -58,27 +67,55 @@ impl Readers {
     {
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned());
         let turn = turn.await.map_err(|_| ReadError::Busy)?.map_err(|_| ReadError::Stopping)?;
-        let Self { path, idle, .. } = self.clone();
+        let readers = self.clone();
         let answer = tokio::task::spawn_blocking(move || {
             // The turn ends when the connection is free, not when the asker loses patience.
             let _turn = turn;
-            let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut connection = pooled.map_or_else(|| open_for_reading(&path), Ok)?;
-            let answer = Reader::of(&mut connection).and_then(|reader| question(&reader));
-            // A connection that failed is not used again: the file may have been replaced under it.
-            if answer.is_ok() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            }
-            answer
+            readers.answer(question)
         });
         Ok(answer.await.map_err(|_| ReadError::Stopping)??)
+    }
+
+    fn answer<T>(
+        &self,
+        question: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // Before the file is opened: it may be replaced at any time.
+        let (file, pooled) = {
+            let mut pool = self.pool();
+            (pool.file, pool.idle.pop())
+        };
+        let mut connection = pooled.map_or_else(|| self.connect(), Ok)?;
+        let answer = Reader::of(&mut connection).and_then(|reader| question(&reader));
+        let mut pool = self.pool();
+        // A connection that failed is not used again, nor one to a file that has been replaced.
+        if answer.is_ok() && pool.file == file {
+            pool.idle.push(connection);
+        }
+        answer
+    }
+
+    /// A connection that is not one of the few.
+    pub(super) fn connect(&self) -> Result<Connection, StoreError> {
+        Ok(open_for_reading(&self.path)?)
+    }
+
+    /// Forgets all connections: there is another file now.
+    pub(super) fn forget_file(&self) {
+        let mut pool = self.pool();
+        pool.file += 1;
+        pool.idle.clear();
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One consistent state of the database.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
-    transaction: Transaction<'a>,
+    pub(super) transaction: Transaction<'a>,
 }
 
 /// A row.
@@ -119,6 +156,24 @@ pub(crate) struct CollectionCount {
     pub(crate) name: String,
     /// The number of its rows.
     pub(crate) rows: u64,
+}
+
+/// What the rows of one position are, beside what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scrub {
+    /// What is maintained row by row.
+    pub(crate) committed: Committed,
+    /// The digest of the rows as they were read.
+    pub(crate) digest: Digest,
+    /// How many were read.
+    pub(crate) rows: u64,
+}
+
+impl Scrub {
+    /// Whether nothing but this node's writes has changed the rows.
+    pub(crate) fn is_sound(&self) -> bool {
+        (self.digest, self.rows) == (self.committed.digest, self.committed.rows)
+    }
 }
 
 /// What the log has after a position.
@@ -226,8 +281,9 @@ impl<'a> Reader<'a> {
         Ok(LogPage::Messages(lines))
     }
 
-    /// The digest and the number of rows, from the rows themselves: reads all of them.
-    pub(crate) fn recompute(&self) -> Result<(Digest, u64), StoreError> {
+    /// Reads all rows and says whether they are what the database says of itself, unless it is told to stop.
+    pub(crate) fn scrub(&self, stop: &CancellationToken) -> Result<Scrub, StoreError> {
+        let committed = self.committed()?;
         let mut all = self.transaction.prepare_cached("SELECT collection, key, value, seq FROM documents")?;
         let mut rows = all.query([])?;
         let (mut digest, mut count) = (Digest::default(), 0);
@@ -235,7 +291,10 @@ impl<'a> Reader<'a> {
             let text = |index| row.get_ref(index)?.as_str().map_err(rusqlite::Error::from);
             digest.add(text(0)?, text(1)?, text(2)?, row.get(3)?);
             count += 1;
+            if stop.is_cancelled() {
+                return Err(StoreError::Stopping);
+            }
         }
-        Ok((digest, count))
+        Ok(Scrub { committed, digest, rows: count })
     }
 }

@@ -1,8 +1,9 @@
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::outcome::{Rejected, Rejection};
+use broadcast_protocol::outcome::{REQUEST_ID_WINDOW, Rejected, Rejection};
 use proptest::prelude::*;
 use rusqlite::params;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::read::Reader;
 use super::*;
@@ -10,11 +11,11 @@ use crate::testing::{CLUSTER, History, delete, put, put_with_id, with};
 
 const LOG_BYTES: u64 = 1 << 20;
 
-fn open(directory: &TempDir) -> Store {
+pub(super) fn open(directory: &TempDir) -> Store {
     Store::open(directory.path(), CLUSTER, LOG_BYTES).unwrap()
 }
 
-fn new_store() -> (TempDir, Store) {
+pub(super) fn new_store() -> (TempDir, Store) {
     let directory = TempDir::new().unwrap();
     let store = open(&directory);
     (directory, store)
@@ -24,15 +25,26 @@ fn read<T>(store: &mut Store, question: impl FnOnce(&Reader<'_>) -> Result<T, St
     question(&Reader::of(&mut store.connection).unwrap()).unwrap()
 }
 
+/// Where readers see the database.
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method is not general enough for any lifetime"
+)]
+pub(super) async fn committed_as_read(readers: &Readers) -> Committed {
+    readers.read(|reader| reader.committed()).await.unwrap()
+}
+
 fn value(store: &mut Store, key: &str) -> Option<(String, u64)> {
     read(store, |reader| reader.document("c", key)).map(|document| (document.value, document.seq))
 }
 
 /// Whether what is maintained row by row is what the rows give.
-fn assert_consistent(store: &mut Store) {
+pub(super) fn assert_consistent(store: &mut Store) {
     let committed = store.committed().unwrap();
-    let (recomputed, counts) = read(store, |reader| Ok((reader.recompute()?, reader.collections()?)));
-    assert_eq!(recomputed, (committed.digest, committed.rows));
+    let stop = CancellationToken::new();
+    let (scrub, counts) = read(store, |reader| Ok((reader.scrub(&stop)?, reader.collections()?)));
+    assert!(scrub.is_sound(), "{scrub:?}");
+    assert_eq!(scrub.committed, committed);
     let mut found = Vec::new();
     let mut statement =
         store.connection.prepare("SELECT collection, count(*) FROM documents GROUP BY 1 ORDER BY 1").unwrap();
