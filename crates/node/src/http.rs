@@ -1,7 +1,9 @@
-//! The node's HTTP interface: reads of one consistent position, and the log for its peers.
+//! The node's HTTP interface: reads of one consistent position, and the log and snapshots for its peers.
 //!
 //! A read is answered whether or not the node is ready, with the position that it is of; `at_least` makes it wait for
 //! one. Values are returned byte for byte as they were written.
+
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::snapshot::{SnapshotDesk, answer_snapshot};
 use crate::status::Status;
 use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
 
@@ -54,12 +57,15 @@ pub(crate) struct Api {
     /// Who may recompute the digest. One at a time: it reads every row, which keeps a reader, and the write-ahead log
     /// from being cut, for long.
     pub(crate) recomputing: Arc<Semaphore>,
+    /// Who may take a snapshot.
+    pub(crate) snapshots: SnapshotDesk,
 }
 
 impl Api {
     /// Nothing is being recomputed yet.
     pub(crate) fn new(node: NodeId, status: watch::Receiver<Status>, readers: Readers) -> Self {
-        Self { node, status, readers, recomputing: Arc::new(Semaphore::new(1)) }
+        let (recomputing, snapshots) = (Arc::new(Semaphore::new(1)), SnapshotDesk::default());
+        Self { node, status, readers, recomputing, snapshots }
     }
 }
 
@@ -71,7 +77,8 @@ pub(crate) fn api_router(api: Api) -> Router {
         .route("/v1/collections", get(answer_collections))
         .route("/v1/status", get(answer_status))
         .route("/v1/digest", get(answer_digest))
-        .route("/v1/log", get(answer_log));
+        .route("/v1/log", get(answer_log))
+        .route("/v1/snapshot", get(answer_snapshot));
     with_json_fallbacks(router).with_state(api)
 }
 

@@ -12,9 +12,12 @@
 
 mod apply;
 #[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
+mod install;
+#[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
 mod quarantine;
 mod read;
 mod schema;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +28,9 @@ use broadcast_protocol::write::InvalidWrite;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 pub(crate) use apply::AppliedBatch;
+pub(crate) use install::InstallError;
 pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers};
+pub(crate) use snapshot::SendSnapshotError;
 
 /// The database's name in the data directory.
 pub(crate) const FILE_NAME: &str = "node.db";

@@ -226,7 +226,8 @@ async fn what_is_not_allowed_is_refused_in_one_shape() {
         ("/v1/collections/c/k?at_least=9223372036854775808", 400, "invalid_query", "at most"),
         ("/v1/log", 400, "invalid_query", "after"),
         ("/v1/log?after=18446744073709551615", 400, "invalid_query", "at most"),
-        ("/v1/snapshot", 404, "not_found", "/v1/snapshot"),
+        ("/v1/snapshot?after=1", 400, "invalid_query", "unknown field `after`"),
+        ("/v1/snapshots", 404, "not_found", "/v1/snapshots"),
     ] {
         let answer = node.get(path).await;
         assert_eq!(answer.code(), (status, json!(code)), "{path}");

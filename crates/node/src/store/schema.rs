@@ -29,6 +29,7 @@ CREATE TABLE _broadcast_collections(name TEXT PRIMARY KEY, rows INTEGER NOT NULL
 
 /// The state row.
 pub(super) struct State {
+    pub(super) cluster: String,
     pub(super) incarnation: u64,
     pub(super) last: u64,
     pub(super) hash: String,
@@ -109,7 +110,7 @@ pub(super) fn check_owner(connection: &Connection, path: &Path, cluster: &str) -
 /// Reads the state row.
 pub(super) fn load(connection: &Connection) -> Result<State, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT incarnation, last, hash, epoch, at, digest, rows, log_bytes FROM _broadcast_state",
+        "SELECT incarnation, last, hash, epoch, at, digest, rows, log_bytes, cluster FROM _broadcast_state",
     )?;
     statement.query_row([], |row| {
         Ok(State {
@@ -121,6 +122,7 @@ pub(super) fn load(connection: &Connection) -> Result<State, rusqlite::Error> {
             digest: row.get(5)?,
             rows: row.get(6)?,
             log_bytes: row.get(7)?,
+            cluster: row.get(8)?,
         })
     })
 }
