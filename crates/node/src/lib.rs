@@ -10,6 +10,8 @@
 pub mod command;
 mod consumer;
 mod http;
+#[doc(hidden)]
+pub mod measure;
 mod metrics;
 mod opening;
 mod repair;

@@ -5,8 +5,7 @@
 //! addresses stands for all of them, looked up at each use, because peers come and go. Asking oneself is harmless:
 //! there is nothing newer there.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
-pub(crate) mod snapshot;
+mod snapshot;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

@@ -11,7 +11,6 @@
 //! `documents` is an interface that people query; everything internal is in tables that start with `_broadcast_`.
 
 mod apply;
-#[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
 mod install;
 #[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
 mod quarantine;

@@ -1,0 +1,90 @@
+//! Parts of a node that need no broker, for measurements: what a snapshot costs its donor and its joiner.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use broadcast_protocol::chain::Position;
+use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::names::NodeId;
+use broadcast_protocol::write::{Write, WriteBatch};
+use broadcast_service::clock::unix_milliseconds;
+use broadcast_service::http::{http_client, serve};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{Api, api_router};
+use crate::repair::Peers;
+use crate::status::Status;
+use crate::store::{InstallError, Store, StoreError};
+
+const CLUSTER: &str = "measured";
+const LOG_BYTES: u64 = 64 << 20;
+const WRITES_IN_A_MESSAGE: u64 = 1_000;
+
+/// Why something could not be measured.
+pub type MeasureError = Box<dyn Error + Send + Sync>;
+
+/// Fills a database with as many rows of 100 bytes, each of a write with a request id of its own if wanted, in
+/// transactions of one message. Keys come in no order.
+pub fn fill(directory: &Path, rows: u64, with_ids: bool) -> Result<(), MeasureError> {
+    let mut store = Store::open(directory, CLUSTER, LOG_BYTES)?;
+    let mut position = Position::genesis(CLUSTER);
+    while position.last < rows {
+        let mut batch = WriteBatch::default();
+        for seq in position.last..(position.last + WRITES_IN_A_MESSAGE).min(rows) {
+            batch.push(&Write::parse(&build_write(seq, with_ids), "write")?);
+        }
+        let message = WriteMessage::new(CLUSTER, 1, position, unix_milliseconds(), batch);
+        position = message.position;
+        store.apply(&[message])?;
+    }
+    Ok(())
+}
+
+fn build_write(seq: u64, with_ids: bool) -> String {
+    // Odd, so that no two sequence numbers have one key.
+    let noise = seq.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let id = if with_ids { format!(r#","id":"{noise:016x}-{seq:016x}""#) } else { String::new() };
+    let text = format!("{noise:016x}").repeat(4);
+    format!(r#"{{"op":"put","collection":"c","key":"{noise:016x}","value":{{"text":"{text}"}}{id}}}"#)
+}
+
+/// Serves a database to peers until the shutdown.
+pub async fn donate(
+    directory: &Path,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), MeasureError> {
+    let store = Store::open(directory, CLUSTER, LOG_BYTES)?;
+    let (_, status) = watch::channel(Status::starting(store.committed()?, unix_milliseconds()));
+    let api = Api::new(NodeId::new(1).ok_or("1 is an id")?, status, store.readers());
+    Ok(serve(listener, api_router(api), shutdown, Duration::ZERO).await?)
+}
+
+/// A database that can take over a peer's.
+#[derive(Debug, Clone)]
+pub struct Joiner(Arc<Mutex<Store>>);
+
+impl Joiner {
+    /// Opens the database.
+    pub fn open(directory: &Path) -> Result<Self, MeasureError> {
+        Ok(Self(Arc::new(Mutex::new(Store::open(directory, CLUSTER, LOG_BYTES)?))))
+    }
+
+    /// Takes the peer's snapshot and returns how many rows there are.
+    pub async fn join(&self, peer: String) -> Result<u64, MeasureError> {
+        let peers = Peers::new(CLUSTER, vec![peer], http_client()?);
+        let install = |source| {
+            let store = Arc::clone(&self.0);
+            async move {
+                let install = move || store.lock().unwrap_or_else(PoisonError::into_inner).install(source);
+                let installed = tokio::task::spawn_blocking(install).await;
+                installed.unwrap_or(Err(InstallError::Store(StoreError::Stopping)))
+            }
+        };
+        Ok(peers.install_snapshot(Position::genesis(CLUSTER), install).await?.rows)
+    }
+}
