@@ -88,3 +88,29 @@ impl Joiner {
         Ok(peers.install_snapshot(Position::genesis(CLUSTER), install).await?.rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_joiner_becomes_what_its_donor_is_over_the_network() {
+        for with_ids in [false, true] {
+            let (full, empty) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+            fill(full.path(), 2_500, with_ids).unwrap();
+            let expected = Store::open(full.path(), CLUSTER, LOG_BYTES).unwrap().committed().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let shutdown = CancellationToken::new();
+            let (path, token) = (full.path().to_owned(), shutdown.clone());
+            let donor = tokio::spawn(async move { donate(&path, listener, token).await });
+            let joiner = Joiner::open(empty.path()).unwrap();
+            assert_eq!(joiner.join(url).await.unwrap(), 2_500);
+            assert_eq!(joiner.0.lock().unwrap().committed().unwrap(), expected);
+            shutdown.cancel();
+            donor.await.unwrap().unwrap();
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! addresses stands for all of them, looked up at each use, because peers come and go. Asking oneself is harmless:
 //! there is nothing newer there.
 
-mod snapshot;
+pub(crate) mod snapshot;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

@@ -7,6 +7,8 @@
 //!   the history alone, never of a clock or of how much an administrator lets a node keep.
 //! - One process writes. Opening a file ends the writing of whoever had it open, at its next transaction.
 //! - The file of another cluster, of a newer version or of another program is refused, not touched.
+//! - A peer's snapshot replaces everything or nothing ([`Store::install`]); a database that is not to be trusted is put
+//!   aside, not overwritten ([`Store::quarantine`]).
 //!
 //! `documents` is an interface that people query; everything internal is in tables that start with `_broadcast_`.
 
