@@ -21,13 +21,15 @@ pub enum ConditionType {
     NodesReady,
     /// Nodes at the same position have the same digest.
     Consistent,
+    /// A write is in no database and in no memory that could be asked.
+    DataLoss,
     /// An older resource uses the same exchange or queues: this one touches nothing.
     Conflict,
 }
 
 impl ConditionType {
     /// All of them, in the order in which a status lists them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -36,6 +38,7 @@ impl ConditionType {
         Self::HeartAvailable,
         Self::NodesReady,
         Self::Consistent,
+        Self::DataLoss,
         Self::Conflict,
     ];
 
@@ -50,13 +53,14 @@ impl ConditionType {
             Self::HeartAvailable => "HeartAvailable",
             Self::NodesReady => "NodesReady",
             Self::Consistent => "Consistent",
+            Self::DataLoss => "DataLoss",
             Self::Conflict => "Conflict",
         }
     }
 
     /// Whether `True` is the bad news.
     pub fn is_abnormal_when_true(self) -> bool {
-        matches!(self, Self::Reconciling | Self::Stalled | Self::Conflict)
+        matches!(self, Self::Reconciling | Self::Stalled | Self::DataLoss | Self::Conflict)
     }
 }
 

@@ -105,6 +105,10 @@ pub struct NodeStatus {
     /// The digest of its rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+
+    /// How often its process, since it started, has rebuilt the database because the rows were not what they should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilds: Option<u64>,
 }
 
 /// Where a node stands.

@@ -102,6 +102,16 @@ impl Census {
         applied >= level.needed(nodes)
     }
 
+    /// Up to where every node has applied the history: every node on the list, or else every one that has reported
+    /// lately. None when somebody of the list has not reported, or nobody at all has.
+    pub fn applied_by_all(&self, now: Instant) -> Option<u64> {
+        let is_counted = |seen: &&Seen| self.members.is_some() || seen.is_attached(now);
+        let applied: Vec<u64> =
+            self.nodes().filter(is_counted).map(|seen| seen.report.applied.last).collect();
+        let expected = self.members.as_ref().map_or(applied.len(), BTreeSet::len);
+        applied.iter().min().copied().filter(|_| applied.len() == expected)
+    }
+
     fn is_member(&self, node: NodeId) -> bool {
         self.members.as_ref().is_none_or(|members| members.contains(&node))
     }
@@ -128,11 +138,18 @@ pub(crate) mod tests {
             state: NodeState::Ready,
             applied: Position { last, ..Position::genesis("c") },
             epoch: 1,
+            shown: None,
+            tip: None,
+            session: None,
+            sealed: None,
+            missing: None,
+            outcomes: None,
             digest: Digest::default(),
             rows: 3,
             lag_seconds: 0.0,
             failed: 0,
             malformed: 0,
+            rebuilds: 0,
             reason: None,
         }
     }
@@ -174,6 +191,32 @@ pub(crate) mod tests {
         ] {
             assert_eq!(level(listed, reports), expected, "{listed:?} {reports:?}");
         }
+    }
+
+    #[test]
+    fn what_all_have_applied_is_the_least_of_the_list_or_of_those_that_report() {
+        let now = Instant::now();
+        for (listed, reports, expected) in [
+            (None, &[][..], None),
+            (None, &[(1, 9), (2, 7)][..], Some(7)),
+            (Some(&[1, 2][..]), &[(1, 9)][..], None),
+            (Some(&[1, 2][..]), &[(1, 9), (2, 7), (3, 1)][..], Some(7)),
+            (Some(&[][..]), &[(1, 9)][..], None),
+        ] {
+            let mut census = Census::default();
+            if let Some(ids) = listed {
+                census.replace_members(members(ids));
+            }
+            for (node, last) in reports {
+                census.record(report(*node, *last), now);
+            }
+            assert_eq!(census.applied_by_all(now), expected, "{listed:?} {reports:?}");
+        }
+        let mut census = Census::default();
+        census.record(report(1, 3), now);
+        let later = now + ATTACHED_FOR * 2;
+        census.record(report(2, 9), later);
+        assert_eq!(census.applied_by_all(later), Some(9), "a node that left does not keep everything");
     }
 
     #[test]

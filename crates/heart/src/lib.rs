@@ -28,6 +28,8 @@ pub mod batch;
 pub mod census;
 pub mod command;
 pub mod http;
+pub mod inbox;
+pub mod memory;
 pub mod metrics;
 pub mod nodes_file;
 pub mod reign;
@@ -37,6 +39,7 @@ pub mod take_over;
 
 use crate::census::Census;
 use crate::http::Api;
+use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::nodes_file::NodesFileError;
 use crate::role::Role;
@@ -76,9 +79,10 @@ pub async fn run(
     url_source: AmqpUrlSource,
     shutdown: CancellationToken,
 ) -> Result<(), HeartError> {
-    let mut first_census = Census::default();
+    let memory = SharedMemory::new(config.genesis, config.limits.retained_bytes);
+    let (census, census_seen) = watch::channel(Census::default());
     if let Some(path) = &config.nodes_file {
-        first_census.replace_members(nodes_file::read(path)?);
+        nodes_file::apply(nodes_file::read(path)?, &census, &memory);
     }
     let http_listener = listen("http", config.http).await?;
     let admin_listener = listen("admin", config.admin).await?;
@@ -88,7 +92,6 @@ pub async fn run(
     let metrics = Metrics::register(&mut registry);
     let (role, role_seen) = watch::channel(Role::Connecting { reason: "starting".to_owned() });
     let (progress, progress_seen) = watch::channel(None);
-    let (census, census_seen) = watch::channel(first_census);
     let (readiness, readiness_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
     let memory_kib = u32::try_from(config.limits.pending_bytes >> 10).unwrap_or(u32::MAX);
     let api = Api {
@@ -114,19 +117,9 @@ pub async fn run(
         server.await
     });
     if let Some(path) = config.nodes_file.clone() {
-        tasks.spawn("nodes_file", nodes_file::follow(path, census.clone(), shutdown.clone()));
+        tasks.spawn("nodes_file", nodes_file::follow(path, census.clone(), memory.clone(), shutdown.clone()));
     }
-    let sessions = Sessions {
-        genesis: config.genesis,
-        config,
-        url_source,
-        http_address,
-        role,
-        progress,
-        census,
-        metrics,
-        contradiction: None,
-    };
+    let sessions = Sessions { config, url_source, http_address, role, progress, census, memory, metrics };
     let done = session_done.clone().drop_guard();
     tasks.spawn("session", async move {
         let _done = done;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::census::Census;
+use crate::memory::SharedMemory;
 
 const READ_EVERY: Duration = Duration::from_secs(2);
 
@@ -29,17 +30,25 @@ pub enum NodesFileError {
     Invalid(#[from] ConfigError),
 }
 
-/// Reads the list.
-pub fn read(path: &Path) -> Result<BTreeSet<NodeId>, NodesFileError> {
+/// Reads the file.
+pub fn read(path: &Path) -> Result<NodesFile, NodesFileError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| NodesFileError::Unreadable { path: path.to_owned(), source })?;
-    Ok(NodesFile::parse(&path.display().to_string(), &text)?.node_ids.into_iter().collect())
+    Ok(NodesFile::parse(&path.display().to_string(), &text)?)
 }
 
-/// Keeps the census' list as the file says; while the file is wrong, the last good list counts.
+/// Tells everybody what the file says.
+pub fn apply(file: NodesFile, census: &watch::Sender<Census>, memory: &SharedMemory) {
+    let members: BTreeSet<NodeId> = file.node_ids.into_iter().collect();
+    memory.replace_nodes(members.clone(), file.accepted_loss);
+    census.send_if_modified(|census| census.replace_members(members));
+}
+
+/// Keeps census and memory as the file says; while the file is wrong, the last good one counts.
 pub async fn follow(
     path: PathBuf,
     census: watch::Sender<Census>,
+    memory: SharedMemory,
     stop: CancellationToken,
 ) -> Result<(), NodesFileError> {
     let mut problem = None;
@@ -47,8 +56,8 @@ pub async fn follow(
         let file = path.clone();
         let Ok(result) = tokio::task::spawn_blocking(move || read(&file)).await else { continue };
         match result {
-            Ok(members) => {
-                census.send_if_modified(|census| census.replace_members(members));
+            Ok(file) => {
+                apply(file, &census, &memory);
                 problem = None;
             }
             Err(error) => {
@@ -68,13 +77,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_a_set_of_ids_and_a_wrong_one_names_the_file() {
+    fn what_a_good_file_says_counts_and_a_wrong_one_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nodes.yaml");
         let missing = read(&path).unwrap_err().to_string();
         assert!(missing.starts_with("nodes_file ") && missing.contains("nodes.yaml"), "{missing}");
         std::fs::write(&path, "node_ids: [2, 1, 2]").unwrap();
-        assert_eq!(read(&path).unwrap().into_iter().map(NodeId::get).collect::<Vec<_>>(), [1, 2]);
+        let (census, memory) = (watch::channel(Census::default()).0, SharedMemory::new(true, 1));
+        apply(read(&path).unwrap(), &census, &memory);
+        let members = |memory: &SharedMemory| memory.with(|memory| memory.members.clone()).unwrap();
+        assert_eq!(members(&memory).into_iter().map(NodeId::get).collect::<Vec<_>>(), [1, 2]);
+        std::fs::write(&path, "node_ids: [1]\naccepted_loss: 1041").unwrap();
+        apply(read(&path).unwrap(), &census, &memory);
+        assert_eq!(memory.with(|memory| memory.accepted_loss), Some(1041));
         std::fs::write(&path, "node_ids: [0]").unwrap();
         let wrong = read(&path).unwrap_err().to_string();
         assert!(wrong.contains("nodes.yaml") && wrong.contains("a node id is 1 to"), "{wrong}");

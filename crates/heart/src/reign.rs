@@ -3,28 +3,40 @@
 //! One message of writes is in flight. While it is, the inbox is attended and requests gather; the confirm makes them
 //! the next message. Any error of publishing, confirm or inbox ends the reign: whoever waits for the message in
 //! flight learns that its outcome is unknown, whoever was not published learns that.
+//!
+//! Exchange and head queue are declared again and again: a head queue that somebody deleted is back before the
+//! next heart needs it.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
 use broadcast_protocol::envelope::Message;
-use broadcast_protocol::report::{REPORT_KIND, Report, WHO_KIND, Who};
+use broadcast_protocol::report::{Claim, Report, WHO_KIND, Who};
 use broadcast_protocol::sequencer::{Reign, StaleHead};
-use broadcast_service::amqp::{AmqpError, Channel, Confirm, Consumer, Delivery, Outgoing, Publisher};
+use broadcast_protocol::topology::Topology;
+use broadcast_service::amqp::{
+    AmqpError, Channel, Confirm, Connection, Consumer, Delivery, Outgoing, Publisher,
+};
 use broadcast_service::clock::unix_milliseconds;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::census::Census;
+use crate::inbox::Letter;
+use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::role::{NotPublished, Progress, Submission};
 use crate::take_over::{CONFIRM_DEADLINE, publish};
 
 /// How often an idle heart says that it lives, and where the history ends.
 const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the exchange and the head queue are declared again.
+const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a reign ended that was not told to.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +47,9 @@ pub enum Doubt {
     /// A node has seen a later history.
     #[error(transparent)]
     StaleHead(#[from] StaleHead),
+    /// Nobody has what the nodes wait for, and a human gave it up.
+    #[error("no node can go on, and the loss of what they wait for is accepted: the history is cut")]
+    CutShort,
 }
 
 /// What an active heart works with.
@@ -57,6 +72,8 @@ pub struct Court {
     pub progress: watch::Sender<Option<Progress>>,
     /// The requests of clients.
     pub submissions: mpsc::Receiver<Submission>,
+    /// What outlives the reign.
+    pub memory: SharedMemory,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -74,9 +91,19 @@ struct Rule<'a> {
 
 impl Court {
     /// Rules until the first doubt, or until told to stop: then everything that was submitted is finished first.
-    pub async fn rule(&mut self, reign: Reign, stop: &CancellationToken) -> Result<(), Doubt> {
+    /// `connection` is the court's.
+    pub async fn rule(
+        &mut self,
+        reign: Reign,
+        connection: &Connection,
+        topology: &Topology,
+        stop: &CancellationToken,
+    ) -> Result<(), Doubt> {
         let mut rule = Rule { court: self, carried: None, mark: None, next_mark: Instant::now() };
-        let result = rule.beat(reign, stop).await;
+        let result = tokio::select! {
+            result = rule.beat(reign, stop) => result,
+            Err(error) = keep_declared(connection, topology) => Err(error.into()),
+        };
         let carried = rule.carried.take();
         self.submissions.close();
         let mut left: Vec<Submission> = carried.into_iter().collect();
@@ -100,24 +127,37 @@ impl Court {
         publish(&self.publisher, &self.exchange, &self.url, message).await
     }
 
+    /// Reads a message of the inbox.
+    pub(crate) fn read(&self, delivery: &Delivery) -> Letter {
+        Letter::read(&self.cluster, &delivery.kind, delivery.reply_to.as_deref(), &delivery.body)
+    }
+
+    /// Takes note of a report.
+    pub(crate) fn record(&self, report: Report) {
+        let now = std::time::Instant::now();
+        self.census.send_modify(|census| census.record(report, now));
+    }
+
     /// Attends to one message of the inbox.
     async fn attend(
         &self,
         delivery: Delivery,
         epoch: u64,
         judge: impl Fn(&Report) -> Result<(), StaleHead>,
+        judge_claim: impl Fn(Claim) -> Result<(), StaleHead>,
     ) -> Result<(), Doubt> {
-        match (delivery.kind.as_str(), delivery.reply_to) {
-            (REPORT_KIND, _) => match serde_json::from_slice::<Report>(&delivery.body) {
-                Ok(report) if report.cluster == self.cluster => {
-                    judge(&report)?;
-                    let now = std::time::Instant::now();
-                    self.census.send_modify(|census| census.record(report, now));
-                }
-                _ => _ = self.metrics.inbox_ignored.inc(),
-            },
-            (WHO_KIND, Some(reply_to)) => self.answer_who(epoch, &reply_to).await?,
-            _ => _ = self.metrics.inbox_ignored.inc(),
+        match self.read(&delivery) {
+            Letter::Report(report) => {
+                judge(&report)?;
+                self.record(*report);
+            }
+            Letter::Question { claim, reply_to } => {
+                claim.map_or(Ok(()), judge_claim)?;
+                self.answer_who(epoch, &reply_to).await?;
+            }
+            // Meant for a heart that takes over: an earlier one, by now.
+            Letter::Tip(_) => {}
+            Letter::Foreign => _ = self.metrics.inbox_ignored.inc(),
         }
         Ok(delivery.receipt.ack().await?)
     }
@@ -143,6 +183,7 @@ impl Rule<'_> {
 
     /// Waits for requests, and marks the time; `None` when there will be no more.
     async fn next_batch(&mut self, reign: &Reign, stop: &CancellationToken) -> Result<Option<Batch>, Doubt> {
+        self.draw_conclusions(reign)?;
         if let Some(first) = self.take_waiting() {
             return Ok(Some(self.fill(first)));
         }
@@ -153,7 +194,10 @@ impl Rule<'_> {
                     return Ok(first.map(|first| self.fill(first)));
                 }
                 delivery = self.court.inbox.next() => {
-                    self.court.attend(delivery?, reign.epoch(), |report| reign.judge(report)).await?;
+                    let judge_claim = |claim| reign.judge_claim(claim);
+                    let judge = |report: &Report| reign.judge(report);
+                    self.court.attend(delivery?, reign.epoch(), judge, judge_claim).await?;
+                    self.draw_conclusions(reign)?;
                 }
                 confirmed = option(&mut self.mark) => {
                     self.mark = None;
@@ -188,7 +232,7 @@ impl Rule<'_> {
         let in_flight = reign.publish(writes, unix_milliseconds());
         let epoch = in_flight.message().epoch;
         let started = Instant::now();
-        let confirm = self.court.publish(&Message::Write(in_flight.message().clone())).await?;
+        let confirm = self.court.publish(&in_flight.message().clone().into()).await?;
         let mut mark = self.mark.take();
         let confirmed = async {
             option_or_ready(&mut mark).await?;
@@ -199,10 +243,13 @@ impl Rule<'_> {
             tokio::select! {
                 result = &mut confirmed => break result?,
                 delivery = self.court.inbox.next() => {
-                    self.court.attend(delivery?, epoch, |report| in_flight.judge(report)).await?;
+                    let judge_claim = |claim| in_flight.judge_claim(claim);
+                    let judge = |report: &Report| in_flight.judge(report);
+                    self.court.attend(delivery?, epoch, judge, judge_claim).await?;
                 }
             }
         }
+        self.court.memory.with(|memory| memory.retained.push(in_flight.message().clone()));
         let metrics = &self.court.metrics;
         metrics.messages_published.inc();
         metrics.writes.inc_by(count);
@@ -213,16 +260,40 @@ impl Rule<'_> {
 
     /// The next message need not wait for a mark, but a mark that is refused is a doubt as well.
     async fn publish_mark(&mut self, reign: &Reign) -> Result<(), Doubt> {
-        let confirm = self.court.publish(&Message::Mark(reign.mark(unix_milliseconds()))).await?;
+        let confirm = self.court.publish(&reign.mark(None, unix_milliseconds()).into()).await?;
         self.mark = Some(Box::pin(confirm.confirmed(CONFIRM_DEADLINE)));
         self.next_mark = Instant::now() + MARK_EVERY;
         Ok(())
+    }
+
+    /// What follows from all reports together.
+    fn draw_conclusions(&self, reign: &Reign) -> Result<(), Doubt> {
+        let census = self.court.census.borrow();
+        let reports: Vec<&Report> = census.nodes().map(|seen| &seen.report).collect();
+        let applied_by_all = census.applied_by_all(std::time::Instant::now());
+        let is_cut_short = self.court.memory.with(|memory| {
+            if let Some(last) = applied_by_all {
+                memory.retained.forget_through(last);
+            }
+            memory.cut = reign.is_cut_short(memory, &reports);
+            memory.cut
+        });
+        if is_cut_short { Err(Doubt::CutShort) } else { Ok(()) }
     }
 
     fn show_progress(&self, reign: &Reign) {
         let progress = Progress { epoch: reign.epoch(), position: reign.position() };
         self.court.metrics.position.set(i64::try_from(progress.position.last).unwrap_or(i64::MAX));
         self.court.progress.send_replace(Some(progress));
+    }
+}
+
+/// Repairs what somebody deleted, on channels of its own: the beat does not wait for it.
+async fn keep_declared(connection: &Connection, topology: &Topology) -> Result<Infallible, AmqpError> {
+    loop {
+        sleep(DECLARE_EVERY).await;
+        connection.declare_exchange(&topology.exchange()).await?;
+        connection.declare_queue(&topology.head_queue()).await?;
     }
 }
 

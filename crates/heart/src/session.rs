@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broadcast_protocol::config::HeartConfig;
 use broadcast_protocol::report::{WHO_KIND, Who};
-use broadcast_protocol::sequencer::{Reign, StaleHead};
+use broadcast_protocol::sequencer::Reign;
 use broadcast_protocol::topology::Topology;
 use broadcast_service::amqp::{AmqpError, Connection};
 use broadcast_service::amqp_url::AmqpUrlSource;
@@ -19,10 +19,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::census::Census;
+use crate::memory::SharedMemory;
 use crate::metrics::{Metrics, Reason};
 use crate::reign::{Court, Doubt};
 use crate::role::{Progress, Role, Submission};
-use crate::take_over::{Claim, TakeOverError};
+use crate::take_over::{Heir, TakeOverError};
 
 /// How many requests may wait for a reign; their size is bounded before they get here.
 const MAX_WAITING_REQUESTS: usize = 8192;
@@ -33,9 +34,6 @@ const ASK_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How many messages of the inbox may be unsettled.
 const INBOX_PREFETCH: u16 = 100;
-
-/// How long a heart waits before it looks at a lost head again.
-const HEAD_LOST_RETRY: Duration = Duration::from_secs(2);
 
 /// Everything that outlives a session.
 pub struct Sessions {
@@ -51,12 +49,10 @@ pub struct Sessions {
     pub progress: watch::Sender<Option<Progress>>,
     /// What the nodes say.
     pub census: watch::Sender<Census>,
+    /// What outlives a session.
+    pub memory: SharedMemory,
     /// Counters.
     pub metrics: Metrics,
-    /// Whether an empty head queue is the beginning of the history. Not after a reign: then it was lost.
-    pub genesis: bool,
-    /// What a node said that contradicted a head. It is kept: the next take-over would find the same.
-    pub contradiction: Option<StaleHead>,
 }
 
 /// Why a session ended.
@@ -86,25 +82,10 @@ impl SessionError {
             Self::Amqp(error)
             | Self::TakeOver(TakeOverError::Amqp(error))
             | Self::Doubt(Doubt::Amqp(error)) => error.reason(),
-            Self::TakeOver(TakeOverError::HeadLost(_)) => "HeadLost",
-            Self::TakeOver(TakeOverError::StaleHead(_)) | Self::Doubt(Doubt::StaleHead(_)) => "StaleHead",
+            Self::Doubt(Doubt::StaleHead(_)) => "StaleHead",
+            Self::Doubt(Doubt::CutShort) => "CutShort",
             Self::TakeOver(TakeOverError::NewerVersion(_)) => "NewerVersion",
             Self::TakeOver(TakeOverError::HeadGrows) => "HeadGrows",
-        }
-    }
-
-    /// Whether it is the history's end that is in question, rather than the broker.
-    fn is_about_the_head(&self) -> bool {
-        self.contradiction().is_some() || matches!(self, Self::TakeOver(TakeOverError::HeadLost(_)))
-    }
-
-    /// What a node said that contradicts the head.
-    fn contradiction(&self) -> Option<StaleHead> {
-        match self {
-            Self::TakeOver(TakeOverError::StaleHead(earlier)) | Self::Doubt(Doubt::StaleHead(earlier)) => {
-                Some(*earlier)
-            }
-            _ => None,
         }
     }
 }
@@ -114,19 +95,17 @@ impl Sessions {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::between_sessions();
         while !stop.is_cancelled() {
-            let Err(error) = self.hold_session(&stop, &mut backoff).await else { break };
-            self.contradiction = error.contradiction().or(self.contradiction);
+            let result = self.hold_session(&stop, &mut backoff).await;
+            self.memory.end_reign();
+            let Err(error) = result else { break };
+            if let SessionError::Doubt(Doubt::StaleHead(seen)) = error {
+                self.memory.with(|memory| memory.contradiction = Some(seen));
+            }
             self.metrics.active.set(0);
             self.metrics.sessions_ended.get_or_create(&Reason { reason: error.reason() }).inc();
             tracing::warn!(reason = error.reason(), %error, "the session with the broker ended");
-            let delay = if error.is_about_the_head() {
-                self.role.send_replace(Role::HeadLost { reason: error.to_string() });
-                HEAD_LOST_RETRY
-            } else {
-                self.role.send_replace(Role::Connecting { reason: error.to_string() });
-                backoff.next_delay()
-            };
-            stop.run_until_cancelled(sleep(delay)).await;
+            self.role.send_replace(Role::Connecting { reason: error.to_string() });
+            stop.run_until_cancelled(sleep(backoff.next_delay())).await;
         }
         self.role.send_replace(Role::Stopping);
         self.metrics.active.set(0);
@@ -172,18 +151,18 @@ impl Sessions {
         let (sender, submissions) = mpsc::channel(MAX_WAITING_REQUESTS);
         self.census.send_modify(Census::forget_reports);
         let mut court = self.hold_court(connection, &topology, submissions).await?;
-        let Some(reign) = stop.run_until_cancelled(self.take_over(connection, &topology, &mut court)).await
+        let Some(reign) =
+            stop.run_until_cancelled(Box::pin(self.take_over(connection, &topology, &mut court))).await
         else {
             return Ok(());
         };
         let reign = reign?;
-        self.genesis = false;
         backoff.reset();
         tracing::info!(epoch = reign.epoch(), position = reign.position().last, "active");
         self.metrics.active.set(1);
         self.metrics.epoch.set(i64::try_from(reign.epoch()).unwrap_or(i64::MAX));
         self.role.send_replace(Role::Active { epoch: reign.epoch(), submit: sender });
-        let result = court.rule(reign, stop).await;
+        let result = court.rule(reign, connection, &topology, stop).await;
         self.progress.send_replace(None);
         result?;
         Ok(court.close().await?)
@@ -206,7 +185,7 @@ impl Sessions {
     /// Keeps the role's knowledge of who is active up to date, until nobody answers.
     async fn stand_by(&self, connection: &Connection, queue: &str) -> Result<(), AmqpError> {
         loop {
-            let active = match connection.ask(queue, WHO_KIND, ASK_DEADLINE).await {
+            let active = match connection.ask(queue, WHO_KIND, &self.build_question(), ASK_DEADLINE).await {
                 Ok(body) => serde_json::from_slice::<Who>(&body).ok().map(|who| who.url),
                 Err(AmqpError::Timeout { .. }) => None,
                 Err(error) => return Err(error),
@@ -218,6 +197,13 @@ impl Sessions {
             }
             sleep(ASK_EVERY).await;
         }
+    }
+
+    /// The body of the question who is active: what this heart has confirmed in its time.
+    fn build_question(&self) -> Vec<u8> {
+        let claim = self.memory.with(|memory| memory.claim());
+        // Numbers and a hash always encode.
+        claim.map(|claim| serde_json::to_vec(&claim).unwrap_or_default()).unwrap_or_default()
     }
 
     fn show_standby(&self, active: Option<String>) {
@@ -249,6 +235,7 @@ impl Sessions {
             census: self.census.clone(),
             progress: self.progress.clone(),
             submissions,
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
         })
     }
@@ -259,27 +246,9 @@ impl Sessions {
         topology: &Topology,
         court: &mut Court,
     ) -> Result<Reign, TakeOverError> {
-        // Looking at a lost head again is no news.
-        self.role.send_if_modified(|role| {
-            let news = !matches!(role, Role::HeadLost { .. });
-            if news {
-                *role = Role::TakingOver;
-            }
-            news
-        });
         let channel = connection.open_channel().await?;
-        let claim = Claim {
-            channel: &channel,
-            publisher: &court.publisher,
-            cluster: &self.config.cluster,
-            exchange: &court.exchange,
-            head_queue: &topology.names().head_queue(),
-            app_id: &court.url,
-            inbox: &mut court.inbox,
-            genesis: self.genesis,
-            contradiction: self.contradiction,
-        };
-        let reign = claim.take_over().await?;
+        let heir = Heir::new(court, &channel, topology.names().head_queue(), &self.role);
+        let reign = heir.take_over().await?;
         channel.close().await?;
         Ok(reign)
     }

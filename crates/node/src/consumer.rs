@@ -4,14 +4,12 @@
 //!   the database each time: what it believed of unproven messages ends with the deliveries that it was told by.
 //! - A database that fails gets everything back to the broker and no session until it can be written to again: no
 //!   hot loop of redeliveries. The delay shrinks only once a transaction succeeded.
-//! - What a node cannot go on from by itself (a newer version's message, another history) ends consuming, not reading.
-
-use std::sync::{Arc, Mutex, PoisonError};
+//! - Rows that are not to be trusted end the session, not reading: the database is rebuilt, then consuming goes on.
+//! - What a node cannot go on from by itself (a newer version's message) ends consuming, not reading.
 
 use broadcast_protocol::config::NodeConfig;
-use broadcast_protocol::envelope::WriteMessage;
 use broadcast_protocol::names::NodeId;
-use broadcast_protocol::replica::{Halt, Replica};
+use broadcast_protocol::replica::Replica;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Consumer};
 use broadcast_service::amqp_url::AmqpUrlSource;
@@ -20,49 +18,19 @@ use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::divergence::Divergence;
 use crate::metrics::Metrics;
+use crate::rebuild::RebuildPace;
 use crate::repair::Peers;
+use crate::scrub::Findings;
 use crate::session::{End, Session};
 use crate::status::Status;
-use crate::store::{AppliedBatch, Committed, Store, StoreError};
+use crate::store::StoreError;
+use crate::writer::Writer;
 
 /// How many deliveries the broker may have given without an acknowledgement. All of them are in memory while a gap is
 /// open: 16 messages of at most 9 MiB are 144 MiB.
 const PREFETCH: u16 = 16;
-
-/// The writing side of the database, off the async threads.
-#[derive(Debug, Clone)]
-pub(crate) struct Writer(Arc<Mutex<Store>>);
-
-impl Writer {
-    pub(crate) fn new(store: Store) -> Self {
-        Self(Arc::new(Mutex::new(store)))
-    }
-
-    /// Applies messages in one transaction, which goes on even when nobody waits for it any more.
-    pub(crate) async fn apply(&self, messages: Vec<WriteMessage>) -> Result<AppliedBatch, StoreError> {
-        self.run(move |store| store.apply(&messages)).await
-    }
-
-    async fn probe(&self) -> Result<(), StoreError> {
-        self.run(Store::probe).await
-    }
-
-    async fn committed(&self) -> Result<Committed, StoreError> {
-        self.run(|store| store.committed()).await
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let store = Arc::clone(&self.0);
-        let work = tokio::task::spawn_blocking(move || {
-            work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
-        });
-        work.await.unwrap_or(Err(StoreError::Stopping))
-    }
-}
 
 /// Keeps the database up to date with the queue.
 #[derive(Debug)]
@@ -76,64 +44,92 @@ pub(crate) struct QueueConsumer {
     pub(crate) metrics: Metrics,
 }
 
+/// How long to wait before the next of each.
+#[derive(Debug)]
+struct Delays {
+    lost: Backoff,
+    failed: Backoff,
+    rebuild: RebuildPace,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        let (lost, failed) = (Backoff::between_sessions(), Backoff::between_sessions());
+        Self { lost, failed, rebuild: RebuildPace::default() }
+    }
+}
+
 impl QueueConsumer {
     /// Runs until the shutdown; the only error is a database that is another process's now.
-    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let (mut lost, mut failed) = (Backoff::between_sessions(), Backoff::between_sessions());
+    pub(crate) async fn run(
+        self,
+        mut findings: Findings,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut delays = Delays::default();
+        let mut end = self.run_session(&mut findings, &mut delays, &shutdown).await;
         loop {
-            let delay = match self.run_session(&shutdown, &mut lost, &mut failed).await {
-                End::Stopped => return Ok(()),
+            let goes_on = match end {
+                End::Stopped => false,
                 End::Halted(halt) => {
-                    self.show_halt(&halt);
+                    tracing::error!(reason = %halt, "stopped consuming");
+                    self.show_failing(halt.to_string());
                     shutdown.cancelled().await;
-                    return Ok(());
+                    false
                 }
+                End::Diverged(divergence) => {
+                    self.rebuild(&divergence, &mut delays.rebuild, &shutdown).await?
+                }
+                End::StoreFailed(error) => self.wait_for_store(error, &mut delays, &shutdown).await?,
                 End::Lost(error) => {
                     tracing::warn!(%error, reason = error.reason(), "not connected to the broker");
                     self.show_lost(&error);
-                    lost.next_delay()
-                }
-                End::StoreFailed(error) => {
-                    if !self.wait_for_store(error, &mut failed, &shutdown).await? {
-                        return Ok(());
+                    let rebuilds = self.status.borrow().rebuilds;
+                    tokio::select! {
+                        () = shutdown.cancelled() => false,
+                        divergence = findings.next(rebuilds) => {
+                            end = End::Diverged(divergence);
+                            continue;
+                        }
+                        () = tokio::time::sleep(delays.lost.next_delay()) => true,
                     }
-                    continue;
                 }
             };
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(delay) => {}
+            if !goes_on {
+                return Ok(());
             }
+            end = self.run_session(&mut findings, &mut delays, &shutdown).await;
         }
     }
 
     async fn run_session(
         &self,
+        findings: &mut Findings,
+        delays: &mut Delays,
         shutdown: &CancellationToken,
-        lost: &mut Backoff,
-        failed: &mut Backoff,
     ) -> End {
         let committed = match self.writer.committed().await {
             Ok(committed) => committed,
             Err(error) => return End::StoreFailed(error),
         };
-        let connected = tokio::select! {
-            () = shutdown.cancelled() => return End::Stopped,
-            connected = self.connect() => connected,
+        let Some(connected) = shutdown.run_until_cancelled(self.connect()).await else {
+            return End::Stopped;
         };
         let (connection, channel, consumer) = match connected {
             Ok(connected) => connected,
             Err(error) => return End::Lost(error),
         };
-        lost.reset();
+        delays.lost.reset();
         self.metrics.sessions.inc();
         tracing::info!(applied = committed.applied.position.last, "consuming");
         let replica = Replica::new(&self.config.cluster, committed.applied);
-        let mut session = Session::new(self, consumer, replica, failed);
+        let mut session = Session::new(self, (&connection, consumer), replica, &mut delays.failed, findings);
         let end = session.run(shutdown).await;
         // The channel first: to drop the consumer before would cancel it, and another consumer of this queue would
         // start ahead of what is unsettled. An error says that all is closed already.
-        if channel.close().await.is_ok() {
+        let closed = channel.close().await;
+        drop(session);
+        if closed.is_ok() {
             let _ = connection.close().await;
         }
         end
@@ -141,34 +137,43 @@ impl QueueConsumer {
 
     async fn connect(&self) -> Result<(Connection, Channel, Consumer), AmqpError> {
         let connection = Connection::connect(&self.broker.fetch()?, &format!("node {}", self.node)).await?;
+        self.declare(&connection).await?;
+        self.status.send_modify(|status| status.attached = true);
+        let channel = connection.open_channel().await?;
+        let queue = self.config.topology().names().node_queue(self.node);
+        let consumer = channel.consume(&queue, PREFETCH).await?;
+        Ok((connection, channel, consumer))
+    }
+
+    /// Declares what this node needs on the broker. What is there already stays as it is.
+    pub(crate) async fn declare(&self, connection: &Connection) -> Result<(), AmqpError> {
         let topology = self.config.topology();
         connection.declare_exchange(&topology.exchange()).await?;
         connection.declare_exchange(&topology.dead_exchange()).await?;
         connection.declare_queue(&topology.dead_queue()).await?;
-        let queue = topology.node_queue(self.node);
-        connection.declare_queue(&queue).await?;
-        self.status.send_modify(|status| status.attached = true);
-        let channel = connection.open_channel().await?;
-        let consumer = channel.consume(&queue.name, PREFETCH).await?;
-        Ok((connection, channel, consumer))
+        connection.declare_queue(&topology.node_queue(self.node)).await
     }
 
-    /// Waits until the database can be written to. False when the shutdown came first.
+    /// Waits until the database can be written to, or has been rebuilt. False when the shutdown came first.
     async fn wait_for_store(
         &self,
         mut error: StoreError,
-        backoff: &mut Backoff,
+        delays: &mut Delays,
         shutdown: &CancellationToken,
     ) -> Result<bool, StoreError> {
         loop {
             if matches!(error, StoreError::TakenOver { .. }) {
                 return Err(error);
             }
+            if error.is_damage() {
+                let divergence = Divergence::of_damage(&error);
+                return self.rebuild(&divergence, &mut delays.rebuild, shutdown).await;
+            }
             tracing::error!(%error, "the database fails; everything went back to the broker");
-            self.show_failing(NodeState::Failing, error.to_string());
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(false),
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+            self.show_failing(error.to_string());
+            let delay = tokio::time::sleep(delays.failed.next_delay());
+            if shutdown.run_until_cancelled(delay).await.is_none() {
+                return Ok(false);
             }
             match self.writer.probe().await {
                 Ok(()) => return Ok(true),
@@ -177,18 +182,9 @@ impl QueueConsumer {
         }
     }
 
-    fn show_halt(&self, halt: &Halt) {
-        tracing::error!(reason = %halt, "stopped consuming");
-        let state = match halt {
-            Halt::NewerVersion(_) => NodeState::Failing,
-            Halt::Diverged { .. } => NodeState::Diverged,
-        };
-        self.show_failing(state, halt.to_string());
-    }
-
-    fn show_failing(&self, state: NodeState, reason: String) {
+    fn show_failing(&self, reason: String) {
         self.status.send_modify(|status| {
-            status.state = state;
+            status.state = NodeState::Failing;
             status.reason = Some(reason);
             status.fall_behind(unix_milliseconds());
         });

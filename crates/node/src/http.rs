@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::snapshot::{SnapshotDesk, answer_snapshot};
+use crate::divergence::Divergence;
 use crate::status::Status;
 use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
 
@@ -41,6 +42,9 @@ const MAX_LIMIT: usize = 1000;
 
 /// When to ask again for a digest to be recomputed while another one is.
 const RECOMPUTE_RETRY: Duration = Duration::from_secs(5);
+
+/// When to ask a diverged node again: it is being rebuilt.
+const DIVERGED_RETRY: Duration = Duration::from_secs(5);
 
 const SEQ: HeaderName = HeaderName::from_static("broadcast-seq");
 const POSITION: HeaderName = HeaderName::from_static("broadcast-position");
@@ -66,6 +70,17 @@ impl Api {
     pub(crate) fn new(node: NodeId, status: watch::Receiver<Status>, readers: Readers) -> Self {
         let (recomputing, snapshots) = (Arc::new(Semaphore::new(1)), SnapshotDesk::default());
         Self { node, status, readers, recomputing, snapshots }
+    }
+
+    /// Peers get nothing of what is known to be wrong.
+    fn refuse_if_diverged(&self, is_wrong: impl Fn(&Divergence) -> bool) -> Result<(), ApiError> {
+        match &self.status.borrow().divergence {
+            Some(divergence) if is_wrong(divergence) => {
+                let message = format!("{divergence}; ask another node");
+                Err(ApiError::unavailable("diverged", message, DIVERGED_RETRY))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -211,6 +226,7 @@ struct StatusAnswer {
     lag_seconds: f64,
     failed: u64,
     malformed: u64,
+    rebuilds: u64,
     reason: Option<String>,
 }
 
@@ -232,6 +248,7 @@ async fn answer_status(
         lag_seconds: status.lag_seconds(unix_milliseconds()),
         failed: status.failed,
         malformed: status.malformed,
+        rebuilds: status.rebuilds,
         reason: status.reason,
     })
 }
@@ -287,6 +304,7 @@ async fn answer_log(
     StrictQuery(LogQuery { after }): StrictQuery<LogQuery>,
 ) -> Result<Response, ApiError> {
     check_number("after", after)?;
+    api.refuse_if_diverged(Divergence::is_of_history)?;
     match api.readers.read(move |reader| reader.log(after)).await.map_err(refuse_read)? {
         LogPage::Messages(lines) => {
             Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], lines)

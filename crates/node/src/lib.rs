@@ -9,18 +9,23 @@
 
 pub mod command;
 mod consumer;
+mod divergence;
 mod http;
 #[doc(hidden)]
 pub mod measure;
 mod metrics;
 mod opening;
+mod outcomes;
+mod rebuild;
 mod repair;
 mod reporting;
+mod scrub;
 mod session;
 mod status;
 mod store;
 #[cfg(test)]
 mod testing;
+mod writer;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,14 +43,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::consumer::{QueueConsumer, Writer};
+use crate::consumer::QueueConsumer;
 use crate::http::{Api, api_router};
 use crate::metrics::Metrics;
 use crate::opening::open_store;
 use crate::repair::Peers;
 use crate::reporting::Reporter;
+use crate::scrub::{Findings, Scrubber};
 use crate::status::{Status, publish_readiness};
 use crate::store::{Committed, StoreError};
+use crate::writer::Writer;
 
 /// How long open requests have after the shutdown.
 const REQUEST_DRAIN: Duration = Duration::from_secs(5);
@@ -99,7 +106,8 @@ pub(crate) async fn run(
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("readiness", infallible(readiness));
     tasks.spawn("admin", serve(admin, admin_router(ready, registry), shutdown.clone(), REQUEST_DRAIN));
-    let Some(store) = open_store(&config, &status, &shutdown).await? else {
+    let peers = Peers::new(config.cluster.clone(), config.peers.clone(), http_client()?);
+    let Some(store) = open_store(&config, &peers, &status, &metrics, &shutdown).await? else {
         return Ok(tasks.run(DRAIN).await?);
     };
 
@@ -111,14 +119,23 @@ pub(crate) async fn run(
         cluster: config.cluster.clone(),
         node,
         heart_queue: config.topology().names().heart_queue(),
-        status: watched,
+        status: watched.clone(),
     };
-    let peers = Peers::new(config.cluster.clone(), config.peers.clone(), http_client()?);
+    let (found, findings) = Findings::channel();
+    let scrubber = Scrubber {
+        interval: Duration::from_secs(config.scrub_interval_seconds),
+        readers: store.readers(),
+        recomputing: api.recomputing.clone(),
+        status: watched,
+        metrics: metrics.clone(),
+        found,
+    };
     tracing::info!(%node, http = %config.http, admin = %config.admin, data_dir = %config.data_dir.display(), "started");
     let consumer = QueueConsumer { config, node, broker, writer: Writer::new(store), peers, status, metrics };
 
-    tasks.spawn("consumer", consumer.run(shutdown.clone()));
+    tasks.spawn("consumer", consumer.run(findings, shutdown.clone()));
     tasks.spawn("reports", infallible(reporter.run(shutdown.clone())));
+    tasks.spawn("scrubs", infallible(scrubber.run(shutdown.clone())));
     tasks.spawn("http", serve(http, api_router(api), shutdown, REQUEST_DRAIN));
     Ok(tasks.run(DRAIN).await?)
 }

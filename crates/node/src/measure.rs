@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Api, api_router};
-use crate::repair::Peers;
+use crate::repair::{PeerSnapshot, Peers};
 use crate::status::Status;
 use crate::store::{InstallError, Store, StoreError};
 
@@ -77,9 +77,10 @@ impl Joiner {
     /// Takes the peer's snapshot and returns how many rows there are.
     pub async fn join(&self, peer: String) -> Result<u64, MeasureError> {
         let peers = Peers::new(CLUSTER, vec![peer], http_client()?);
-        let install = |source| {
+        let install = |snapshot: PeerSnapshot| {
             let store = Arc::clone(&self.0);
             async move {
+                let source = snapshot.into_source();
                 let install = move || store.lock().unwrap_or_else(PoisonError::into_inner).install(source);
                 let installed = tokio::task::spawn_blocking(install).await;
                 installed.unwrap_or(Err(InstallError::Store(StoreError::Stopping)))

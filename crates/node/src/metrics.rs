@@ -1,6 +1,7 @@
 //! The node's metrics. Gauges are read from the status when they are asked for, so they are never out of date.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 use broadcast_protocol::replica::Dropped;
 use broadcast_service::admin::Readiness;
@@ -9,11 +10,12 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use crate::divergence::Divergence;
 use crate::status::Status;
 
 /// Why a message was not applied when it was delivered.
@@ -22,10 +24,17 @@ struct Rejected {
     reason: &'static str,
 }
 
+/// Why a database was put aside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rebuilt {
+    reason: &'static str,
+}
+
 /// The node's counters.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     rejected: Family<Rejected, Counter>,
+    rebuilds: Family<Rebuilt, Counter>,
     /// Messages that were applied.
     pub(crate) messages_applied: Counter,
     /// Writes that were applied.
@@ -34,6 +43,14 @@ pub(crate) struct Metrics {
     pub(crate) messages_repaired: Counter,
     /// Gaps that were met.
     pub(crate) repairs: Counter,
+    /// Snapshots of peers that were installed, and how long that took.
+    pub(crate) snapshots_installed: Counter,
+    pub(crate) snapshot_seconds: Histogram,
+    /// Snapshots that were begun and refused.
+    pub(crate) snapshots_failed: Counter,
+    /// Scrubs that read all rows, and how long the last one took.
+    pub(crate) scrubs: Counter,
+    pub(crate) scrub_seconds: Gauge<f64, AtomicU64>,
     /// Transactions that were committed, and how long they took.
     pub(crate) commit_seconds: Histogram,
     /// Sessions with the broker.
@@ -56,40 +73,76 @@ impl Metrics {
     ) -> Self {
         let metrics = Self {
             rejected: Family::default(),
+            rebuilds: Family::default(),
             messages_applied: Counter::default(),
             writes_applied: Counter::default(),
             messages_repaired: Counter::default(),
             repairs: Counter::default(),
+            snapshots_installed: Counter::default(),
+            snapshot_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
+            snapshots_failed: Counter::default(),
+            scrubs: Counter::default(),
+            scrub_seconds: Gauge::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             sessions: Counter::default(),
         };
-        let registry = registry.sub_registry_with_prefix("broadcast_node");
-        let Self {
-            rejected,
-            messages_applied,
-            writes_applied,
-            messages_repaired,
-            repairs,
-            commit_seconds,
-            sessions,
-        } = metrics.clone();
+        metrics.register_counters(registry.sub_registry_with_prefix("broadcast_node"));
+        let gauges = Box::new(Gauges { status, readiness });
+        registry.sub_registry_with_prefix("broadcast_node").register_collector(gauges);
+        // Shown as 0 from the start: a rate needs a first value.
+        for reason in ["malformed", "failed", "stale", "duplicate"] {
+            metrics.count_rejected(reason, 0);
+        }
+        for reason in Divergence::REASONS {
+            metrics.count_rebuild(reason, 0);
+        }
+        metrics
+    }
+
+    fn register_counters(&self, registry: &mut Registry) {
+        let metrics = self.clone();
         registry.register(
             "messages_rejected",
             "Messages that were not applied: malformed (dead letters), failed (given back), stale, duplicate",
-            rejected,
+            metrics.rejected,
         );
-        registry.register("messages_applied", "Messages that were applied", messages_applied);
-        registry.register("writes_applied", "Writes that were applied", writes_applied);
-        registry.register("messages_repaired", "Messages that were fetched from a peer", messages_repaired);
-        registry.register("repairs", "Gaps that were met", repairs);
-        registry.register("commit_seconds", "How long a transaction took", commit_seconds);
-        registry.register("broker_sessions", "Sessions with the broker", sessions);
-        registry.register_collector(Box::new(Gauges { status, readiness }));
-        for reason in ["malformed", "failed", "stale", "duplicate"] {
-            // Shown as 0 from the start: a rate needs a first value.
-            metrics.count_rejected(reason, 0);
-        }
-        metrics
+        registry.register("messages_applied", "Messages that were applied", metrics.messages_applied);
+        registry.register("writes_applied", "Writes that were applied", metrics.writes_applied);
+        registry.register(
+            "messages_repaired",
+            "Messages that were fetched from a peer",
+            metrics.messages_repaired,
+        );
+        registry.register("repairs", "Gaps that were met", metrics.repairs);
+        registry.register(
+            "rebuilds",
+            "Databases that were put aside to be rebuilt from a peer's: history, rows_differ, changed, damaged",
+            metrics.rebuilds,
+        );
+        registry.register(
+            "snapshots_installed",
+            "Snapshots of peers that were installed",
+            metrics.snapshots_installed,
+        );
+        registry.register(
+            "snapshot_seconds",
+            "How long it took to install a snapshot",
+            metrics.snapshot_seconds,
+        );
+        registry.register(
+            "snapshots_failed",
+            "Snapshots of peers that were begun and not installed",
+            metrics.snapshots_failed,
+        );
+        registry.register("scrubs", "How often all rows were read and compared", metrics.scrubs);
+        registry.register("scrub_seconds", "How long the last scrub took", metrics.scrub_seconds);
+        registry.register("commit_seconds", "How long a transaction took", metrics.commit_seconds);
+        registry.register("broker_sessions", "Sessions with the broker", metrics.sessions);
+    }
+
+    /// Counts databases that were put aside; the reasons are [`Divergence::REASONS`].
+    pub(crate) fn count_rebuild(&self, reason: &'static str, by: u64) {
+        self.rebuilds.get_or_create(&Rebuilt { reason }).inc_by(by);
     }
 
     /// Counts a message that is no message of this cluster.
@@ -107,7 +160,7 @@ impl Metrics {
         match why {
             Dropped::Stale => self.count_rejected("stale", 1),
             Dropped::Duplicate | Dropped::Superseded => self.count_rejected("duplicate", 1),
-            Dropped::Mark => {}
+            Dropped::Mark | Dropped::Seal => {}
         }
     }
 

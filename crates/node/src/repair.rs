@@ -5,17 +5,19 @@
 //! addresses stands for all of them, looked up at each use, because peers come and go. Asking oneself is harmless:
 //! there is nothing newer there.
 
-pub(crate) mod snapshot;
+mod snapshot;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::{DecodeError, Message, WriteMessage};
+use broadcast_protocol::envelope::{DecodeError, Link, Message, WriteMessage};
 use broadcast_protocol::snapshot::SnapshotError;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Response, StatusCode, Url};
+
+pub(crate) use snapshot::{PeerSnapshot, RebuildError};
 
 /// How long a name has to resolve.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -74,7 +76,7 @@ pub(crate) enum PeerError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// What it sent is not a batch of writes.
-    #[error("sent a mark")]
+    #[error("sent what is no batch of writes")]
     NotAWrite,
     /// What it sent does not continue this node's history.
     #[error("has another history: its next message follows {} with hash {}", .0.last, .0.hash)]
@@ -82,6 +84,13 @@ pub(crate) enum PeerError {
     /// The snapshot that it sent is refused.
     #[error("sent a snapshot that is refused: {0}")]
     Snapshot(#[from] SnapshotError),
+}
+
+impl NoHelp {
+    /// Whether no log helps any more: somebody has got further, and keeps only the end of the way.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.tried.iter().any(|(_, error)| *error == PeerError::Gone)
+    }
 }
 
 impl PeerError {
@@ -197,9 +206,9 @@ fn read_page(cluster: &str, after: Position, body: &Bytes) -> Result<Vec<WriteMe
 
 fn read_line(cluster: &str, position: Position, line: &Bytes) -> Result<WriteMessage, PeerError> {
     match Message::decode(cluster, line)? {
-        Message::Write(message) if message.previous == position => Ok(message),
-        Message::Write(message) => Err(PeerError::BrokenLink(message.previous)),
-        Message::Mark(_) => Err(PeerError::NotAWrite),
+        Message::Link(Link::Write(message)) if message.previous == position => Ok(message),
+        Message::Link(Link::Write(message)) => Err(PeerError::BrokenLink(message.previous)),
+        Message::Link(Link::Mark(_)) | Message::Seal(_) => Err(PeerError::NotAWrite),
     }
 }
 

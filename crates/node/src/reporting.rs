@@ -2,12 +2,13 @@
 //! and must not block the acknowledgements.
 //!
 //! The newest status wins; a report that is lost costs nothing, the next one follows within a second. The first one says
-//! that the node's queue is bound.
+//! that the node's queue is bound. A heart that seals gets the node's tip itself, before each report that answers a seal
+//! with it: neither the heart's inbox nor this connection lasts. Nobody else gets tips, which may be megabytes.
 
 use std::time::Duration;
 
 use broadcast_protocol::names::NodeId;
-use broadcast_protocol::report::{REPORT_KIND, Report};
+use broadcast_protocol::report::{Claim, REPORT_KIND, Report, Sealed, TIP_KIND};
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Outgoing};
 use broadcast_service::amqp_url::AmqpUrlSource;
 use broadcast_service::backoff::Backoff;
@@ -15,7 +16,7 @@ use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::Status;
+use crate::status::{Status, Tip};
 
 /// The shortest time between two reports.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
@@ -58,8 +59,9 @@ impl Reporter {
         let name = format!("node {} reports", self.node);
         let connection = Connection::connect(&self.broker.fetch()?, &name).await?;
         let channel = connection.open_channel().await?;
+        let mut told = None;
         loop {
-            self.send(&channel).await?;
+            self.send(&channel, &mut told).await?;
             backoff.reset();
             tokio::time::sleep(BUSY_INTERVAL).await;
             // An error is a closed sender: the process is stopping, and the caller sees the shutdown.
@@ -67,32 +69,133 @@ impl Reporter {
         }
     }
 
-    async fn send(&mut self, channel: &Channel) -> Result<(), AmqpError> {
-        let report = build_report(&self.cluster, self.node, &self.status.borrow_and_update());
-        // A struct of strings and numbers always encodes.
-        let body = serde_json::to_vec(&report).unwrap_or_default();
-        let message = Outgoing {
-            routing_key: &self.heart_queue,
-            kind: REPORT_KIND,
-            body: &body,
-            ..Outgoing::default()
+    async fn send(&mut self, channel: &Channel, told: &mut Option<Testimony>) -> Result<(), AmqpError> {
+        let (report, tip) = {
+            let status = self.status.borrow_and_update();
+            (build_report(&self.cluster, self.node, &status), plan_tip(&status, told.as_ref()))
         };
+        if let Some((testimony, tip)) = tip {
+            self.send_one(channel, TIP_KIND, tip.0.body()).await?;
+            *told = Some(testimony);
+        }
+        // A struct of strings and numbers always encodes.
+        self.send_one(channel, REPORT_KIND, &serde_json::to_vec(&report).unwrap_or_default()).await
+    }
+
+    async fn send_one(&self, channel: &Channel, kind: &str, body: &[u8]) -> Result<(), AmqpError> {
+        let app_id = self.node.to_string();
+        let message =
+            Outgoing { routing_key: &self.heart_queue, kind, app_id: &app_id, body, ..Outgoing::default() };
         channel.send(&message).await
     }
 }
 
+/// A tip, named in the answer to a seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Testimony {
+    sealed: Sealed,
+    tip: Claim,
+}
+
+/// The tip to send before the next report, unless the heart has been told it in answer to the same seal.
+fn plan_tip(status: &Status, told: Option<&Testimony>) -> Option<(Testimony, Tip)> {
+    let knowledge = &status.knowledge;
+    let (sealed, tip) = (knowledge.sealed?, knowledge.tip.as_ref()?);
+    let testimony = Testimony { sealed, tip: tip.claim() };
+    (told != Some(&testimony)).then(|| (testimony, tip.clone()))
+}
+
 fn build_report(cluster: &str, node: NodeId, status: &Status) -> Report {
+    let knowledge = &status.knowledge;
     Report {
         cluster: cluster.to_owned(),
         node,
         state: status.state,
         applied: status.committed.applied.position,
-        epoch: status.committed.applied.epoch,
+        epoch: knowledge.epoch,
+        shown: knowledge.shown,
+        tip: knowledge.tip.as_ref().map(Tip::claim),
+        session: knowledge.session,
+        sealed: knowledge.sealed,
+        missing: status.missing,
+        outcomes: Some(status.outcomes.build_outcomes()),
         digest: status.committed.digest,
         rows: status.committed.rows,
         lag_seconds: status.lag_seconds(unix_milliseconds()),
         failed: status.failed,
         malformed: status.malformed,
+        rebuilds: status.rebuilds,
         reason: status.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadcast_protocol::outcome::{Rejected, Rejection};
+    use broadcast_protocol::replica::Replica;
+
+    use super::*;
+    use crate::status::Knowledge;
+    use crate::store::Committed;
+    use crate::testing::{CLUSTER, History};
+
+    fn node() -> NodeId {
+        NodeId::new(3).unwrap()
+    }
+
+    fn status(knowledge: Knowledge) -> Status {
+        Status { knowledge, ..Status::starting(Committed::nothing(CLUSTER), 0) }
+    }
+
+    #[test]
+    fn a_report_says_what_is_known_beyond_what_is_applied() {
+        let mut history = History { epoch: 7, ..History::default() };
+        let messages = history.puts(2);
+        let mut replica = Replica::new(CLUSTER, Committed::nothing(CLUSTER).applied);
+        assert!(replica.receive(0, messages[1].body()).is_empty(), "it waits for the one before");
+        let knowledge = Knowledge {
+            epoch: replica.epoch(),
+            shown: replica.shown(),
+            tip: replica.tip().cloned().map(Tip),
+            session: Some(5),
+            sealed: Some(Sealed { nonce: 1, number: 2 }),
+        };
+        let mut status = status(knowledge);
+        status.missing = Some(1);
+        status.outcomes.extend(&[Rejected { seq: 4, reason: Rejection::IdReused }]);
+        let report = build_report(CLUSTER, node(), &status);
+        assert_eq!((report.epoch, report.applied.last, report.missing), (7, 0, Some(1)));
+        assert_eq!(report.shown, Some(messages[0].position));
+        assert_eq!(report.tip, Some(Claim { epoch: 7, position: messages[1].position }));
+        assert_eq!((report.session, report.sealed), (Some(5), Some(Sealed { nonce: 1, number: 2 })));
+        let outcomes = report.outcomes.unwrap();
+        assert_eq!((outcomes.after, outcomes.rejected.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_tip_is_sent_once_in_answer_to_each_seal_and_never_without_one() {
+        let mut history = History::default();
+        let (first, second) = (history.puts(1).remove(0), history.puts(1).remove(0));
+        let seal = |number| Some(Sealed { nonce: 1, number });
+        let told = |sealed: Option<Sealed>, tip: &broadcast_protocol::envelope::WriteMessage| Testimony {
+            sealed: sealed.unwrap(),
+            tip: Tip(tip.clone()).claim(),
+        };
+        let before = told(seal(1), &first);
+        for (sealed, tip, before, sends) in [
+            (None, Some(&first), None, false),
+            (seal(1), None, None, false),
+            (seal(1), Some(&first), None, true),
+            (seal(1), Some(&first), Some(&before), false),
+            (seal(2), Some(&first), Some(&before), true),
+            (seal(1), Some(&second), Some(&before), true),
+        ] {
+            let status = status(Knowledge { sealed, tip: tip.cloned().map(Tip), ..Knowledge::default() });
+            let planned = plan_tip(&status, before);
+            assert_eq!(planned.is_some(), sends, "{sealed:?} {tip:?} {before:?}");
+            if let (Some((testimony, sent)), Some(tip)) = (planned, tip) {
+                assert_eq!((testimony, sent.0.body()), (told(sealed, tip), tip.body()));
+            }
+        }
     }
 }

@@ -4,25 +4,32 @@
 //!   another session.
 //! - Whatever is there already goes into one transaction, up to [`MAX_BATCH_BYTES`] or [`MAX_BATCH_TIME`]; a single
 //!   message is applied at once.
-//! - While a gap is repaired from a peer, deliveries go on being taken: the missing one may come after all.
+//! - While a gap is repaired from a peer's log, deliveries go on being taken: the missing one may come after all. While a
+//!   snapshot is installed none are: the broker's prefetch bounds what waits.
+//! - Silence is not trusted: a heart says something every second, so the queue may not be bound any more.
+
+mod batch;
+mod show;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broadcast_protocol::envelope::WriteMessage;
-use broadcast_protocol::replica::{Dropped, Halt, Replica, Standing, Step};
-use broadcast_protocol::report::NodeState;
-use broadcast_service::amqp::{AmqpError, Consumer, Delivery, Receipt};
+use broadcast_protocol::replica::{Halt, Replica, Standing};
+use broadcast_service::amqp::{AmqpError, Connection, Consumer, Delivery, Receipt};
 use broadcast_service::backoff::Backoff;
-use broadcast_service::clock::unix_milliseconds;
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::batch::Batch;
 use crate::consumer::QueueConsumer;
-use crate::repair::NoHelp;
+use crate::divergence::Divergence;
+use crate::repair::{NoHelp, RebuildError};
+use crate::scrub::Findings;
 use crate::status::Lag;
-use crate::store::{Committed, StoreError};
+use crate::store::StoreError;
 
 /// The most that one transaction takes, in bytes of messages.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -33,8 +40,8 @@ const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 /// A queue that gives nothing for so long is drained: the broker sends what it has at once.
 const DRAINED_AFTER: Duration = Duration::from_millis(500);
 
-/// A message that is not older than this shows that the node is current even though more keep coming.
-const CURRENT_WITHIN_MILLISECONDS: u64 = 2_000;
+/// After so long without a delivery the broker's objects are declared again.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -45,13 +52,24 @@ pub(crate) enum End {
     Lost(AmqpError),
     /// The database failed; everything unsettled went back to the queue.
     StoreFailed(StoreError),
-    /// The node cannot go on by itself.
+    /// The rows are not to be trusted.
+    Diverged(Divergence),
+    /// A newer node has to go on.
     Halted(Halt),
 }
 
 impl From<AmqpError> for End {
     fn from(error: AmqpError) -> Self {
         Self::Lost(error)
+    }
+}
+
+impl From<Halt> for End {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::NewerVersion(_) => Self::Halted(halt),
+            Halt::Diverged { .. } | Halt::RowsDiffer { .. } => Self::Diverged(Divergence::Contradicted(halt)),
+        }
     }
 }
 
@@ -63,52 +81,54 @@ type Fetch = Pin<Box<dyn Future<Output = Result<Vec<WriteMessage>, NoHelp>> + Se
 /// A session.
 pub(crate) struct Session<'a> {
     node: &'a QueueConsumer,
+    connection: &'a Connection,
     consumer: Consumer,
     replica: Replica<Tag>,
+    /// Its random number.
+    number: u64,
     next_tag: Tag,
     unsettled: BTreeMap<Tag, Receipt>,
+    /// When the last delivery came, or everything was declared again.
+    heard: Instant,
     fetch: Option<Fetch>,
     /// Before the next question to the peers: nothing as long as they help.
     repair_delay: Duration,
     repair_backoff: Backoff,
     store_backoff: &'a mut Backoff,
-}
-
-/// What the replica decided, for one transaction.
-#[derive(Default)]
-struct Batch {
-    messages: Vec<WriteMessage>,
-    bytes: usize,
-    repaired: u64,
-    acks: Vec<Tag>,
-    rejects: Vec<Tag>,
-    halt: Option<Halt>,
+    findings: &'a mut Findings,
 }
 
 enum Event {
     Delivery(Result<Delivery, AmqpError>),
     Fetched(Result<Vec<WriteMessage>, NoHelp>),
+    Found(Divergence),
     Drained,
+    Silence,
     Stop,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(
         node: &'a QueueConsumer,
-        consumer: Consumer,
+        (connection, consumer): (&'a Connection, Consumer),
         replica: Replica<Tag>,
         store_backoff: &'a mut Backoff,
+        findings: &'a mut Findings,
     ) -> Self {
         Self {
             node,
+            connection,
             consumer,
             replica,
+            number: rand::random(),
             next_tag: 0,
             unsettled: BTreeMap::new(),
+            heard: Instant::now(),
             fetch: None,
             repair_delay: Duration::ZERO,
             repair_backoff: Backoff::between_sessions(),
             store_backoff,
+            findings,
         }
     }
 
@@ -118,17 +138,21 @@ impl<'a> Session<'a> {
         loop {
             self.show_standing();
             self.plan_repair();
-            let event = self.next_event(shutdown).await;
-            let handled = match event {
+            let handled = match self.next_event(shutdown).await {
                 Event::Stop => return End::Stopped,
+                Event::Found(divergence) => return End::Diverged(divergence),
                 Event::Drained => {
                     self.node.status.send_modify(|status| status.lag = Lag::Current);
                     Ok(())
                 }
+                Event::Silence => self.declare_again(shutdown).await,
                 Event::Delivery(delivery) => self.handle_deliveries(delivery).await,
                 Event::Fetched(Ok(messages)) => self.handle_repair(messages).await,
+                Event::Fetched(Err(no_help)) if no_help.is_out_of_reach() => {
+                    self.take_snapshot(shutdown).await
+                }
                 Event::Fetched(Err(no_help)) => {
-                    self.wait_for_help(&no_help);
+                    self.wait_for_help(&no_help, Some(no_help.missing));
                     Ok(())
                 }
             };
@@ -140,7 +164,9 @@ impl<'a> Session<'a> {
 
     async fn next_event(&mut self, shutdown: &CancellationToken) -> Event {
         let may_be_drained = self.has_no_gap() && self.node.status.borrow().lag != Lag::Current;
-        let Self { fetch, consumer, .. } = self;
+        let rebuilds = self.node.status.borrow().rebuilds;
+        let silence = self.heard + SILENCE;
+        let Self { fetch, consumer, findings, .. } = self;
         let fetched = async {
             match fetch {
                 Some(fetch) => fetch.await,
@@ -150,26 +176,37 @@ impl<'a> Session<'a> {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Event::Stop,
+            divergence = findings.next(rebuilds) => Event::Found(divergence),
             fetched = fetched => {
                 self.fetch = None;
                 Event::Fetched(fetched)
             }
             delivery = consumer.next() => Event::Delivery(delivery),
             () = tokio::time::sleep(DRAINED_AFTER), if may_be_drained => Event::Drained,
+            () = tokio::time::sleep_until(silence) => Event::Silence,
         }
     }
 
     async fn handle_deliveries(&mut self, first: Result<Delivery, AmqpError>) -> Result<(), End> {
         let started = Instant::now();
+        self.heard = started;
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(delivery) = next {
             self.take(delivery?, &mut batch);
             let is_full =
-                batch.halt.is_some() || batch.bytes >= MAX_BATCH_BYTES || started.elapsed() >= MAX_BATCH_TIME;
+                batch.is_halted() || batch.bytes() >= MAX_BATCH_BYTES || started.elapsed() >= MAX_BATCH_TIME;
             next = if is_full { None } else { self.consumer.next().now_or_never() };
         }
         self.commit(batch).await
+    }
+
+    fn take(&mut self, delivery: Delivery, batch: &mut Batch) {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.unsettled.insert(tag, delivery.receipt);
+        let steps = self.replica.receive(tag, &delivery.body);
+        self.sort(steps, batch);
     }
 
     async fn handle_repair(&mut self, messages: Vec<WriteMessage>) -> Result<(), End> {
@@ -187,103 +224,38 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.repair_backoff.reset();
-        self.repair_delay = Duration::ZERO;
-        self.forget_reason();
+        self.was_helped();
         self.commit(batch).await
     }
 
-    fn take(&mut self, delivery: Delivery, batch: &mut Batch) {
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        self.unsettled.insert(tag, delivery.receipt);
-        let steps = self.replica.receive(tag, &delivery.body);
-        self.sort(steps, batch);
-    }
-
-    fn sort(&self, steps: Vec<Step<Tag>>, batch: &mut Batch) {
-        for step in steps {
-            match step {
-                Step::Ack(tag, why) => {
-                    self.node.metrics.count_dropped(why);
-                    if why != Dropped::Mark {
-                        tracing::debug!(?why, "a message was not needed");
-                    }
-                    batch.acks.push(tag);
-                }
-                Step::Reject(tag, error) => {
-                    self.node.metrics.count_malformed();
-                    self.node.status.send_modify(|status| status.malformed += 1);
-                    tracing::warn!(%error, "a message was rejected; the dead letters keep it");
-                    batch.rejects.push(tag);
-                }
-                Step::Apply { ack, message } => {
-                    batch.bytes += message.body().len();
-                    batch.repaired += u64::from(ack.is_none());
-                    batch.acks.extend(ack);
-                    batch.messages.push(message);
-                }
-                Step::Halt(halt) => batch.halt = Some(halt),
+    /// No peer's log reaches back far enough.
+    async fn take_snapshot(&mut self, shutdown: &CancellationToken) -> Result<(), End> {
+        let installed = self.node.install_snapshot(self.replica.position());
+        let Some(installed) = shutdown.run_until_cancelled(installed).await else { return Err(End::Stopped) };
+        match installed {
+            Ok(committed) => {
+                let mut batch = Batch::default();
+                let steps = self.replica.adopt(committed.applied);
+                self.sort(steps, &mut batch);
+                self.was_helped();
+                self.commit(batch).await
             }
+            // Somebody's log was further on: it is not missing.
+            Err(RebuildError::NoHelp(no_help)) => {
+                self.wait_for_help(&no_help, None);
+                Ok(())
+            }
+            Err(RebuildError::Store(error)) => Err(self.give_back(error, 0).await),
         }
     }
 
-    async fn commit(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch { messages, repaired, acks, rejects, halt, .. } = batch;
-        let count = messages.len() as u64;
-        if let (Some(first), Some(last)) = (messages.first(), messages.last()) {
-            let writes = last.position.last + 1 - first.first;
-            let started = Instant::now();
-            match self.node.writer.apply(messages).await {
-                Ok(applied) => self.show_committed(applied.committed, started, (count, repaired, writes)),
-                Err(error) => return Err(self.give_back(error, count).await),
-            }
-        }
-        self.settle(acks, rejects, halt.is_none()).await?;
-        halt.map_or(Ok(()), |halt| Err(End::Halted(halt)))
-    }
-
-    /// After the transaction: nothing of these deliveries is needed any more.
-    async fn settle(
-        &mut self,
-        mut acks: Vec<Tag>,
-        rejects: Vec<Tag>,
-        may_ack_multiple: bool,
-    ) -> Result<(), AmqpError> {
-        for tag in rejects {
-            if let Some(receipt) = self.unsettled.remove(&tag) {
-                receipt.reject().await?;
-            }
-        }
-        acks.sort_unstable();
-        // One acknowledgement for all up to the last one that has nothing unsettled before it. A replica that has
-        // halted no longer knows what is unsettled.
-        let covers_all_before = |tag: &&Tag| may_ack_multiple && self.replica.may_ack_multiple(**tag);
-        if let Some(through) = acks.iter().rev().find(covers_all_before).copied()
-            && let Some(receipt) = self.unsettled.remove(&through)
-        {
-            receipt.ack_through().await?;
-            self.unsettled.retain(|tag, _| *tag > through);
-        }
-        for tag in acks {
-            if let Some(receipt) = self.unsettled.remove(&tag) {
-                receipt.ack().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The transaction failed: the broker gets everything back that is not settled.
-    async fn give_back(&mut self, error: StoreError, messages: u64) -> End {
-        self.node.metrics.count_failed(messages);
-        self.node.status.send_modify(|status| status.failed += messages);
-        if let Some((_, receipt)) = self.unsettled.pop_last() {
-            // If it cannot be said, closing the channel says the same.
-            if let Err(error) = receipt.requeue_through().await {
-                tracing::debug!(%error, "giving the deliveries back");
-            }
-        }
-        End::StoreFailed(error)
+    /// Repairs an exchange that was deleted and a queue that is not bound; the broker ends the consumer of a queue that
+    /// was deleted.
+    async fn declare_again(&mut self, shutdown: &CancellationToken) -> Result<(), End> {
+        tracing::debug!("nothing came for {SILENCE:?}; declaring everything again");
+        let declared = shutdown.run_until_cancelled(self.node.declare(self.connection)).await;
+        self.heard = Instant::now();
+        Ok(declared.ok_or(End::Stopped)??)
     }
 
     /// As far as it knows. A new session knows nothing yet, but a node that was ready has not lost its place by that: when
@@ -291,7 +263,7 @@ impl<'a> Session<'a> {
     fn has_no_gap(&self) -> bool {
         match self.replica.standing() {
             Standing::Current => true,
-            Standing::Bootstrapping => self.node.status.borrow().state == NodeState::Ready,
+            Standing::Bootstrapping => self.node.status.borrow().is_ready(),
             Standing::Gap { .. } => false,
         }
     }
@@ -313,74 +285,9 @@ impl<'a> Session<'a> {
         }));
     }
 
-    fn show_committed(
-        &mut self,
-        committed: Committed,
-        started: Instant,
-        (messages, repaired, writes): (u64, u64, u64),
-    ) {
-        self.store_backoff.reset();
-        let metrics = &self.node.metrics;
-        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        metrics.messages_applied.inc_by(messages);
-        metrics.messages_repaired.inc_by(repaired);
-        metrics.writes_applied.inc_by(writes);
-        let is_fresh = committed.at + CURRENT_WITHIN_MILLISECONDS >= unix_milliseconds();
-        self.node.status.send_modify(|status| {
-            status.committed = committed;
-            let is_current = is_fresh && self.replica.standing() == Standing::Current;
-            status.lag = if is_current { Lag::Current } else { Lag::Behind { since: committed.at } };
-        });
-    }
-
-    fn show_standing(&self) {
-        self.node.status.send_if_modified(|status| {
-            let (state, lag_writes) = match self.replica.standing() {
-                // A new session of a node that was ready: it stays so until it learns otherwise.
-                Standing::Bootstrapping if status.state == NodeState::Ready => (NodeState::Ready, 0),
-                Standing::Bootstrapping => (NodeState::Bootstrapping, 0),
-                Standing::Current => (NodeState::Ready, 0),
-                Standing::Gap { after, shown } => (NodeState::Repairing, shown.saturating_sub(after)),
-            };
-            if status.state != state && state == NodeState::Repairing {
-                self.node.metrics.repairs.inc();
-                tracing::warn!(
-                    after = status.applied(),
-                    missing = lag_writes,
-                    "missed a message; asking peers"
-                );
-                status.fall_behind(unix_milliseconds());
-            }
-            let keeps_reason = status.state == state && status.reason.is_some();
-            let reason = if state == NodeState::Ready || !keeps_reason {
-                build_reason(state, status.applied())
-            } else {
-                status.reason.clone()
-            };
-            let changed = (status.state, status.lag_writes, &status.reason) != (state, lag_writes, &reason);
-            (status.state, status.lag_writes, status.reason) = (state, lag_writes, reason);
-            changed
-        });
-    }
-
-    /// What the reason was is over; the next look at the standing says what it is.
-    fn forget_reason(&self) {
-        self.node.status.send_modify(|status| status.reason = None);
-    }
-
-    fn wait_for_help(&mut self, no_help: &NoHelp) {
-        tracing::warn!(reason = %no_help, "cannot repair");
-        self.repair_delay = self.repair_backoff.next_delay();
-        self.node.status.send_modify(|status| status.reason = Some(no_help.to_string()));
-    }
-}
-
-fn build_reason(state: NodeState, applied: u64) -> Option<String> {
-    match state {
-        NodeState::Bootstrapping => {
-            Some("waits for the first message or mark, which say where the cluster is".to_owned())
-        }
-        NodeState::Repairing => Some(format!("missed {}; asking peers", applied + 1)),
-        _ => None,
+    fn was_helped(&mut self) {
+        self.repair_backoff.reset();
+        self.repair_delay = Duration::ZERO;
+        self.forget_reason();
     }
 }

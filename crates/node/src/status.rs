@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
-use broadcast_protocol::report::NodeState;
+use broadcast_protocol::chain::Position;
+use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::report::{Claim, NodeState, Sealed};
 use broadcast_service::admin::Readiness;
 use broadcast_service::clock::unix_milliseconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::divergence::Divergence;
+use crate::outcomes::RecentOutcomes;
 use crate::store::Committed;
 
 /// How often readiness is looked at: lag grows by itself, so there is no change to wait for.
@@ -26,21 +30,66 @@ pub(crate) enum Lag {
     },
 }
 
+/// What a session was told by the broker, beyond what is applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Knowledge {
+    /// The highest epoch that it has met.
+    pub(crate) epoch: u64,
+    /// The highest position that is known to be part of the history, when it is not applied.
+    pub(crate) shown: Option<Position>,
+    /// The newest message that is here and not proven.
+    pub(crate) tip: Option<Tip>,
+    /// The session's random number, from its first delivery on.
+    pub(crate) session: Option<u64>,
+    /// The newest seal that it met.
+    pub(crate) sealed: Option<Sealed>,
+}
+
+/// A message that is here and not proven. Shares its bytes with whoever holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tip(pub(crate) WriteMessage);
+
+impl Tip {
+    /// How far it goes.
+    pub(crate) fn claim(&self) -> Claim {
+        Claim { epoch: self.0.epoch, position: self.0.position }
+    }
+}
+
+/// A position has one content.
+impl PartialEq for Tip {
+    fn eq(&self, other: &Self) -> bool {
+        self.claim() == other.claim()
+    }
+}
+
+impl Eq for Tip {}
+
 /// What the node is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Status {
     /// Where its database is.
     pub(crate) committed: Committed,
+    /// What the newest session knows beyond that.
+    pub(crate) knowledge: Knowledge,
+    /// What became of the newest writes.
+    pub(crate) outcomes: RecentOutcomes,
     /// Whether its queue has been bound: what is published from then on waits for it.
     pub(crate) attached: bool,
     /// What it does.
     pub(crate) state: NodeState,
+    /// Why its rows are not to be trusted.
+    pub(crate) divergence: Option<Divergence>,
     /// Why it is not ready, or not connected.
     pub(crate) reason: Option<String>,
     /// How current it is.
     pub(crate) lag: Lag,
     /// How many writes it knows to be missing.
     pub(crate) lag_writes: u64,
+    /// The sequence number that it misses and that nobody whom it asked has.
+    pub(crate) missing: Option<u64>,
+    /// How often a database was put aside to be rebuilt, since the start.
+    pub(crate) rebuilds: u64,
     /// Messages given back to the broker because they could not be applied, since the start.
     pub(crate) failed: u64,
     /// Malformed messages rejected since the start.
@@ -53,11 +102,16 @@ impl Status {
         let since = if committed.at == 0 { now } else { committed.at };
         Self {
             committed,
+            knowledge: Knowledge { epoch: committed.applied.epoch, ..Knowledge::default() },
+            outcomes: RecentOutcomes::known_after(committed.applied.position.last),
             attached: false,
             state: NodeState::Bootstrapping,
+            divergence: None,
             reason: Some("not connected to the broker yet".to_owned()),
             lag: Lag::Behind { since },
             lag_writes: 0,
+            missing: None,
+            rebuilds: 0,
             failed: 0,
             malformed: 0,
         }
@@ -66,6 +120,11 @@ impl Status {
     /// The last sequence number that is applied.
     pub(crate) fn applied(&self) -> u64 {
         self.committed.applied.position.last
+    }
+
+    /// Whether nothing that it knows of is wrong or missing.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == NodeState::Ready
     }
 
     /// How far behind it is, in seconds.
@@ -86,7 +145,7 @@ impl Status {
     /// Whether clients should be sent here.
     pub(crate) fn readiness(&self, now: u64, max_lag: Duration) -> Readiness {
         let reason = self.reason.as_deref().unwrap_or("the queue is not drained yet");
-        if self.state != NodeState::Ready {
+        if !self.is_ready() {
             return Readiness::NotReady(format!("{}: {reason}", self.state.as_str()));
         }
         let lag = self.lag_seconds(now);

@@ -14,7 +14,6 @@
 
 mod apply;
 mod install;
-#[cfg_attr(not(test), expect(dead_code, reason = "nodes are about to rebuild themselves with it"))]
 mod quarantine;
 mod read;
 mod schema;
@@ -30,7 +29,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 pub(crate) use apply::AppliedBatch;
 pub(crate) use install::InstallError;
-pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers};
+pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers, Scrub};
 pub(crate) use snapshot::SendSnapshotError;
 
 /// The database's name in the data directory.

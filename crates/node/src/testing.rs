@@ -1,8 +1,22 @@
-//! What the tests of several modules make their histories of.
+//! What the tests of several modules make their histories of, and the peers that have them.
 
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::names::NodeId;
 use broadcast_protocol::write::{Write, WriteBatch};
+use broadcast_service::admin::Readiness;
+use broadcast_service::clock::unix_milliseconds;
+use broadcast_service::http::http_client;
+use prometheus_client::registry::Registry;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::http::{Api, api_router};
+use crate::metrics::Metrics;
+use crate::repair::Peers;
+use crate::status::Status;
+use crate::store::{Committed, Store};
 
 pub(crate) const CLUSTER: &str = "test";
 
@@ -54,4 +68,46 @@ pub(crate) fn delete(collection: &str, key: &str) -> String {
 pub(crate) fn with(write: &str, field: &str, json: &str) -> String {
     let fields = write.strip_suffix('}').unwrap_or(write);
     format!(r#"{fields},"{field}":{json}}}"#)
+}
+
+/// A node that others ask, on loopback.
+pub(crate) struct Peer {
+    pub(crate) url: String,
+    pub(crate) committed: Committed,
+    pub(crate) history: History,
+    store: Store,
+    _directory: TempDir,
+}
+
+impl Peer {
+    /// One that has applied so many writes, and keeps no log of them.
+    pub(crate) async fn start(writes: u64) -> Self {
+        let directory = TempDir::new().unwrap();
+        let store = Store::open(directory.path(), CLUSTER, 0).unwrap();
+        let committed = store.committed().unwrap();
+        let (_, status) = watch::channel(Status::starting(committed, unix_milliseconds()));
+        let api = Api::new(NodeId::new(9).unwrap(), status, store.readers());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, api_router(api)).await });
+        let mut peer = Self { url, committed, history: History::default(), store, _directory: directory };
+        peer.apply(writes);
+        peer
+    }
+
+    /// Lets it apply more.
+    pub(crate) fn apply(&mut self, writes: u64) {
+        let messages = self.history.puts(writes);
+        self.committed = self.store.apply(&messages).unwrap().committed;
+    }
+}
+
+pub(crate) fn peers(urls: &[&str]) -> Peers {
+    Peers::new(CLUSTER, urls.iter().map(|url| (*url).to_owned()).collect(), http_client().unwrap())
+}
+
+pub(crate) fn metrics() -> Metrics {
+    let (_, status) = watch::channel(Status::starting(Committed::nothing(CLUSTER), 0));
+    let (_, ready) = watch::channel(Readiness::Ready);
+    Metrics::register(&mut Registry::default(), status, ready)
 }

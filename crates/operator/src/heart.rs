@@ -48,6 +48,10 @@ pub struct NodeReport {
     pub lag_seconds: Option<f64>,
     /// The digest of its rows.
     pub digest: Option<String>,
+    /// The sequence number that it misses and that nobody whom it asked has.
+    pub missing: Option<u64>,
+    /// How often it was rebuilt since it started, because its rows were not what they should be.
+    pub rebuilds: Option<u64>,
     /// Why it is not ready.
     pub reason: Option<String>,
 }

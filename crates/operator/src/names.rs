@@ -20,6 +20,9 @@ pub const APPLIED_ANNOTATION: &str = "broadcast.dev/applied";
 /// The annotation of pods with the hash of their configuration file: a change of the file rolls the pods.
 pub const CONFIG_ANNOTATION: &str = "broadcast.dev/config";
 
+/// The annotation by which a human accepts that every write from a sequence number on is lost: `"1041"`.
+pub const ACCEPT_LOSS_ANNOTATION: &str = "broadcast.dev/accept-data-loss";
+
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
@@ -80,6 +83,11 @@ impl ObjectNames {
     /// Deployment and Service of the hearts.
     pub fn heart(&self) -> String {
         format!("{}-heart", self.cluster)
+    }
+
+    /// The headless Service by which nodes find every heart, whichever is active.
+    pub fn hearts(&self) -> String {
+        format!("{}-hearts", self.cluster)
     }
 
     /// The Service of the ready nodes.

@@ -19,11 +19,17 @@ use reader::Reader;
 /// What the clients of a heart may keep waiting in its memory, in bytes, where nothing else is said.
 pub const DEFAULT_PENDING_BYTES: u64 = 64 << 20;
 
+/// How much a heart keeps of what it confirmed, for nodes that miss it, in bytes, where nothing else is said.
+pub const DEFAULT_RETAINED_BYTES: u64 = 64 << 20;
+
 /// How much of the log a node keeps for its peers, in bytes, where nothing else is said.
 pub const DEFAULT_LOG_BYTES: u64 = 64 << 20;
 
 /// How far behind a node may be and still be ready, in seconds, where nothing else is said.
 pub const DEFAULT_MAX_LAG_SECONDS: u64 = 60;
+
+/// How often a node compares all its rows with what it has written, in seconds, where nothing else is said.
+pub const DEFAULT_SCRUB_INTERVAL_SECONDS: u64 = 3_600;
 
 /// `heart.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,8 +46,8 @@ pub struct HeartConfig {
     pub min_attached: u32,
     /// Whether this heart begins the history when the head queue is empty.
     pub genesis: bool,
-    /// A file with the ids of the cluster's nodes (`node_ids: [1, 2, 3]`), read again when it changes. Without one,
-    /// the nodes that report are the cluster.
+    /// A [`NodesFile`] (`node_ids: [1, 2, 3]`), read again when it changes. Without one, the nodes that report are the
+    /// cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes_file: Option<PathBuf>,
     /// What bounds its memory.
@@ -57,6 +63,8 @@ pub struct HeartConfig {
 pub struct HeartLimits {
     /// The bytes of writes that may wait to be published; above it writes are refused as `overloaded`.
     pub pending_bytes: u64,
+    /// The bytes of confirmed messages that are kept until every node has applied them.
+    pub retained_bytes: u64,
 }
 
 /// `node.yaml`.
@@ -83,18 +91,23 @@ pub struct NodeConfig {
     pub log_bytes: u64,
     /// How far behind the node may be and still be ready, in seconds.
     pub max_lag_seconds: u64,
+    /// How often all rows are compared with what the node has written, in seconds.
+    pub scrub_interval_seconds: u64,
     /// Where the HTTP interface listens.
     pub http: SocketAddr,
     /// Where health, readiness and metrics are served.
     pub admin: SocketAddr,
 }
 
-/// The file with the ids of the cluster's nodes.
+/// The file with the ids of the cluster's nodes, and with what a human decides about its history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodesFile {
     /// The ids.
     pub node_ids: Vec<NodeId>,
+    /// A human's word that everything from this sequence number on may be lost, when nobody has it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_loss: Option<u64>,
 }
 
 impl HeartConfig {
@@ -105,6 +118,7 @@ impl HeartConfig {
         let queue_name = reader.name("queue_name", None);
         let mut limits = reader.section("limits");
         let pending_bytes = limits.number("pending_bytes", 1 << 20..=1 << 32, DEFAULT_PENDING_BYTES);
+        let retained_bytes = limits.number("retained_bytes", 1 << 20..=1 << 32, DEFAULT_RETAINED_BYTES);
         reader.close_section(limits);
         let config = Self {
             cluster: reader.cluster(&exchange, &queue_name),
@@ -112,7 +126,7 @@ impl HeartConfig {
             min_attached: reader.number("min_attached", 0..=100, 1),
             genesis: reader.flag("genesis", true),
             nodes_file: reader.path("nodes_file"),
-            limits: HeartLimits { pending_bytes },
+            limits: HeartLimits { pending_bytes, retained_bytes },
             http: reader.address("http", loopback(8080)),
             admin: reader.address("admin", loopback(9090)),
             exchange,
@@ -145,6 +159,11 @@ impl NodeConfig {
             peers: reader.urls("peers"),
             log_bytes: reader.number("log_bytes", 1 << 20..=1 << 40, DEFAULT_LOG_BYTES),
             max_lag_seconds: reader.number("max_lag_seconds", 1..=86_400, DEFAULT_MAX_LAG_SECONDS),
+            scrub_interval_seconds: reader.number(
+                "scrub_interval_seconds",
+                10..=604_800,
+                DEFAULT_SCRUB_INTERVAL_SECONDS,
+            ),
             http: reader.address("http", loopback(8080 + offset)),
             admin: reader.address("admin", loopback(9090 + offset)),
             exchange,

@@ -4,14 +4,15 @@
 //! touch any state, rather than looking like the end of another chain. A message of a newer version is told apart
 //! from a malformed one: it must be kept for a node that understands it, never skipped.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::chain::{ChainHash, Position};
-use crate::write::{self, InvalidWrite, MAX_REQUEST_BYTES, MAX_WRITES, Write, WriteBatch};
+use crate::digest::Digest;
+use crate::write::{self, InvalidWrite, MAX_REQUEST_BYTES, Write, WriteBatch};
+
+mod wire;
+
+use wire::{Wire, encode};
 
 /// The version of the envelope that this code reads and writes.
 pub const VERSION: u64 = 1;
@@ -51,15 +52,43 @@ pub struct Mark {
     pub position: Position,
     /// When the heart made it, in milliseconds since the Unix epoch.
     pub at: u64,
+    /// The digest that most nodes have at the position, if most have said so and agree.
+    pub digest: Option<Digest>,
+}
+
+/// A question to every node, asked through its own queue by a heart that does not know where the history ends: what
+/// do you have, now that everything which was published before this has reached you?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// The cluster's id.
+    pub cluster: String,
+    /// A lower bound of the epoch that the history will go on under: a head queue in which nothing has this epoch
+    /// says that the sealing did not end.
+    pub epoch: u64,
+    /// Which sealing it belongs to: random, one for each take-over.
+    pub nonce: u64,
+    /// It is asked again and again; this counts from 1.
+    pub number: u64,
+    /// When the heart made it, in milliseconds since the Unix epoch.
+    pub at: u64,
+}
+
+/// A message that names a position of the chain.
+#[derive(Debug, Clone)]
+pub enum Link {
+    /// A batch of writes.
+    Write(WriteMessage),
+    /// A mark.
+    Mark(Mark),
 }
 
 /// Any message of the exchange.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// A batch of writes.
-    Write(WriteMessage),
-    /// A mark.
-    Mark(Mark),
+    /// A part of the history.
+    Link(Link),
+    /// A question about it.
+    Seal(Seal),
 }
 
 /// Why a message was refused.
@@ -92,25 +121,6 @@ pub enum DecodeError {
     InvalidWrite(#[from] InvalidWrite),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire<'a> {
-    v: u64,
-    #[serde(borrow)]
-    cluster: Cow<'a, str>,
-    epoch: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    first: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prev: Option<ChainHash>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    last: Option<u64>,
-    hash: ChainHash,
-    at: u64,
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
-    writes: Option<&'a RawValue>,
-}
-
 impl WriteMessage {
     /// Makes the message that puts a batch, which is not empty, after `previous`.
     pub fn new(cluster: &str, epoch: u64, previous: Position, at: u64, batch: WriteBatch) -> Self {
@@ -135,15 +145,10 @@ impl WriteMessage {
         writes: &Bytes,
     ) -> Self {
         let wire = Wire {
-            v: VERSION,
-            cluster: cluster.into(),
-            epoch,
             first: Some(previous.last + 1),
             prev: Some(previous.hash),
-            last: None,
-            hash: position.hash,
-            at,
-            writes: None,
+            hash: Some(position.hash),
+            ..Wire::new(cluster, epoch, at)
         };
         // The writes are appended as the bytes they are: they were hashed, and may be megabytes.
         let mut body = encode(&wire);
@@ -182,91 +187,81 @@ impl WriteMessage {
 impl Mark {
     /// The mark of a cluster that no heart has served yet.
     pub fn genesis(cluster: &str, at: u64) -> Self {
-        Self { cluster: cluster.to_owned(), epoch: 0, position: Position::genesis(cluster), at }
+        Self { cluster: cluster.to_owned(), epoch: 0, position: Position::genesis(cluster), at, digest: None }
     }
 
     /// The encoded message: one line of JSON.
     pub fn body(&self) -> Bytes {
         let wire = Wire {
-            v: VERSION,
-            cluster: self.cluster.as_str().into(),
-            epoch: self.epoch,
-            first: None,
-            prev: None,
             last: Some(self.position.last),
-            hash: self.position.hash,
-            at: self.at,
-            writes: None,
+            hash: Some(self.position.hash),
+            digest: self.digest,
+            ..Wire::new(&self.cluster, self.epoch, self.at)
         };
         Bytes::from(encode(&wire))
     }
 }
 
-fn encode(wire: &Wire<'_>) -> Vec<u8> {
-    // Strings and integers always encode.
-    serde_json::to_vec(wire).unwrap_or_default()
+impl Seal {
+    /// The encoded message: one line of JSON.
+    pub fn body(&self) -> Bytes {
+        let wire = Wire {
+            seal: Some(self.nonce),
+            number: Some(self.number),
+            ..Wire::new(&self.cluster, self.epoch, self.at)
+        };
+        Bytes::from(encode(&wire))
+    }
 }
 
 impl Message {
     /// Decodes a message of this cluster completely: shape, numbering, hash and every write.
     pub fn decode(cluster: &str, body: &Bytes) -> Result<Self, DecodeError> {
-        if body.len() > MAX_MESSAGE_BYTES {
-            let problem = format!("{} bytes; at most {MAX_MESSAGE_BYTES} are allowed", body.len());
-            return Err(DecodeError::Malformed(problem));
+        wire::decode(cluster, body)
+    }
+
+    /// The encoded message.
+    pub fn body(&self) -> Bytes {
+        match self {
+            Self::Link(Link::Write(message)) => message.body.clone(),
+            Self::Link(Link::Mark(mark)) => mark.body(),
+            Self::Seal(seal) => seal.body(),
         }
-        let wire = match serde_json::from_slice::<Wire<'_>>(body) {
-            Ok(wire) if wire.v == VERSION => wire,
-            Ok(wire) => return Err(wrong_version(cluster, wire.v, &wire.cluster)),
-            Err(error) => return Err(not_of_this_shape(cluster, body, &error)),
+    }
+
+    /// The AMQP property `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Link(Link::Write(_)) => "write",
+            Self::Link(Link::Mark(_)) => "mark",
+            Self::Seal(_) => "seal",
+        }
+    }
+
+    /// The AMQP property `message_id`.
+    pub fn id(&self) -> String {
+        let (epoch, number) = match self {
+            Self::Link(Link::Write(message)) => (message.epoch, message.first),
+            Self::Link(Link::Mark(mark)) => (mark.epoch, mark.position.last),
+            Self::Seal(seal) => (seal.epoch, seal.number),
         };
-        if wire.cluster != cluster {
-            return Err(other_cluster(cluster, &wire.cluster));
-        }
-        if [wire.epoch, wire.at, wire.last.unwrap_or(0)].into_iter().any(|number| number > MAX_NUMBER) {
-            return Err(DecodeError::Malformed(format!("epoch, at and last are at most {MAX_NUMBER}")));
-        }
-        match (wire.first, wire.prev, wire.writes, wire.last) {
-            (Some(first), Some(prev), Some(writes), None) => {
-                Self::decode_write(cluster, body, &wire, first, prev, writes).map(Self::Write)
-            }
-            (None, None, None, Some(last)) => Ok(Self::Mark(Mark {
-                cluster: cluster.to_owned(),
-                epoch: wire.epoch,
-                position: Position { last, hash: wire.hash },
-                at: wire.at,
-            })),
-            _ => Err(DecodeError::Malformed("neither first, prev and writes, nor last alone".to_owned())),
-        }
+        format!("{epoch}.{number}")
     }
+}
 
-    fn decode_write(
-        cluster: &str,
-        body: &Bytes,
-        wire: &Wire<'_>,
-        first: u64,
-        prev: ChainHash,
-        writes: &RawValue,
-    ) -> Result<WriteMessage, DecodeError> {
-        let computed = prev.next(writes.get().as_bytes());
-        if computed != wire.hash {
-            return Err(DecodeError::HashMismatch { found: wire.hash, computed });
-        }
-        let count = write::parse_array(writes.get())?.len();
-        if first == 0 || first > MAX_NUMBER - MAX_WRITES as u64 {
-            return Err(DecodeError::Malformed(format!("first is {first}; 1 is the lowest")));
-        }
-        Ok(WriteMessage {
-            epoch: wire.epoch,
-            first,
-            previous: Position { last: first - 1, hash: prev },
-            position: Position { last: first - 1 + count as u64, hash: computed },
-            at: wire.at,
-            cluster: cluster.to_owned(),
-            writes: body.slice_ref(writes.get().as_bytes()),
-            body: body.clone(),
-        })
+impl From<WriteMessage> for Message {
+    fn from(message: WriteMessage) -> Self {
+        Self::Link(Link::Write(message))
     }
+}
 
+impl From<Mark> for Message {
+    fn from(mark: Mark) -> Self {
+        Self::Link(Link::Mark(mark))
+    }
+}
+
+impl Link {
     /// The reign of the heart that published it.
     pub fn epoch(&self) -> u64 {
         match self {
@@ -283,59 +278,14 @@ impl Message {
         }
     }
 
-    /// The encoded message.
-    pub fn body(&self) -> Bytes {
+    /// The same content under another epoch; the hash stays.
+    #[must_use]
+    pub fn with_epoch(self, epoch: u64) -> Self {
         match self {
-            Self::Write(message) => message.body.clone(),
-            Self::Mark(mark) => mark.body(),
+            Self::Write(message) => Self::Write(message.with_epoch(epoch)),
+            Self::Mark(mark) => Self::Mark(Mark { epoch, ..mark }),
         }
     }
-
-    /// The AMQP property `type`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Write(_) => "write",
-            Self::Mark(_) => "mark",
-        }
-    }
-
-    /// The AMQP property `message_id`.
-    pub fn id(&self) -> String {
-        let number = match self {
-            Self::Write(message) => message.first,
-            Self::Mark(mark) => mark.position.last,
-        };
-        format!("{}.{number}", self.epoch())
-    }
-}
-
-fn not_of_this_shape(cluster: &str, body: &[u8], error: &serde_json::Error) -> DecodeError {
-    /// What every version has.
-    #[derive(Deserialize)]
-    struct Header<'a> {
-        v: u64,
-        #[serde(borrow)]
-        cluster: Cow<'a, str>,
-    }
-    match serde_json::from_slice::<Header<'_>>(body) {
-        Ok(header) if header.v != VERSION => wrong_version(cluster, header.v, &header.cluster),
-        Ok(header) if header.cluster != cluster => other_cluster(cluster, &header.cluster),
-        _ => DecodeError::Malformed(error.to_string()),
-    }
-}
-
-fn wrong_version(cluster: &str, version: u64, of_cluster: &str) -> DecodeError {
-    if of_cluster != cluster {
-        other_cluster(cluster, of_cluster)
-    } else if version > VERSION {
-        DecodeError::NewerVersion(version)
-    } else {
-        DecodeError::Malformed(format!("envelope version {version}; {VERSION} is the lowest"))
-    }
-}
-
-fn other_cluster(expected: &str, found: &str) -> DecodeError {
-    DecodeError::OtherCluster { expected: expected.to_owned(), found: found.chars().take(80).collect() }
 }
 
 #[cfg(test)]

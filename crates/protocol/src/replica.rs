@@ -14,7 +14,9 @@
 use bytes::Bytes;
 
 use crate::chain::{ChainHash, Position};
-use crate::envelope::{DecodeError, Mark, Message, WriteMessage};
+use crate::digest::Digest;
+use crate::envelope::{DecodeError, Link, Mark, Message, WriteMessage};
+use crate::report::Sealed;
 
 /// What a database has applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Dropped {
     Superseded,
     /// A mark: it has been taken note of.
     Mark,
+    /// A seal: it has been taken note of.
+    Seal,
 }
 
 /// Why a node cannot go on by itself.
@@ -58,6 +62,16 @@ pub enum Halt {
         own: Position,
         /// The cluster's hash there.
         other: ChainHash,
+    },
+    /// The rows are not what the other nodes have.
+    #[error("diverged: this node has digest {own} at {last}, most nodes have {other}")]
+    RowsDiffer {
+        /// The position.
+        last: u64,
+        /// This node's digest there.
+        own: Digest,
+        /// That of most nodes.
+        other: Digest,
     },
 }
 
@@ -75,6 +89,9 @@ pub enum Step<T> {
         /// The message.
         message: WriteMessage,
     },
+    /// Once everything before is applied: compare with the database's digest, if that is at this position. Another
+    /// digest is [`Halt::RowsDiffer`].
+    Compare(Position, Digest),
     /// Stop consuming; acknowledge nothing more.
     Halt(Halt),
 }
@@ -116,8 +133,9 @@ pub struct Replica<T> {
     held: Option<(T, WriteMessage)>,
     /// Further on than anything that continues `position`; the broker's prefetch bounds it.
     waiting: Vec<(T, WriteMessage)>,
-    /// The highest sequence number that `epoch` has shown to be confirmed.
-    shown: Option<u64>,
+    /// The highest position that `epoch` has shown to be confirmed.
+    shown: Option<Position>,
+    sealed: Option<Sealed>,
 }
 
 impl<T: Copy + Ord> Replica<T> {
@@ -130,6 +148,7 @@ impl<T: Copy + Ord> Replica<T> {
             held: None,
             waiting: Vec::new(),
             shown: None,
+            sealed: None,
         }
     }
 
@@ -142,12 +161,33 @@ impl<T: Copy + Ord> Replica<T> {
     pub fn standing(&self) -> Standing {
         match self.shown {
             None => Standing::Bootstrapping,
-            Some(shown) if shown > self.position.last || !self.waiting.is_empty() => {
+            Some(shown) if shown.last > self.position.last || !self.waiting.is_empty() => {
                 let waiting = self.waiting.iter().map(|(_, message)| message.previous.last).max();
-                Standing::Gap { after: self.position.last, shown: shown.max(waiting.unwrap_or(0)) }
+                Standing::Gap { after: self.position.last, shown: shown.last.max(waiting.unwrap_or(0)) }
             }
             Some(_) => Standing::Current,
         }
+    }
+
+    /// The highest epoch met.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The highest position that is known to be part of the history, when it is further on than what is applied.
+    pub fn shown(&self) -> Option<Position> {
+        self.shown.filter(|shown| shown.last > self.position.last)
+    }
+
+    /// The newest message that is here and not proven.
+    pub fn tip(&self) -> Option<&WriteMessage> {
+        let kept = self.held.iter().chain(&self.waiting);
+        kept.map(|(_, message)| message).max_by_key(|message| (message.epoch, message.position.last))
+    }
+
+    /// The newest seal met.
+    pub fn sealed(&self) -> Option<Sealed> {
+        self.sealed
     }
 
     /// Whether every delivery up to `tag` is done with once those handed out are, so that one acknowledgement may
@@ -163,14 +203,20 @@ impl<T: Copy + Ord> Replica<T> {
         match Message::decode(&self.cluster, body) {
             Err(DecodeError::NewerVersion(version)) => steps.push(Step::Halt(Halt::NewerVersion(version))),
             Err(error) => steps.push(Step::Reject(tag, error)),
-            Ok(message) if message.epoch() < self.epoch => steps.push(Step::Ack(tag, Dropped::Stale)),
-            Ok(message) if self.contradicts(message.position()) => {
-                steps.push(Step::Halt(Halt::Diverged { own: self.position, other: message.position().hash }));
+            Ok(Message::Seal(seal)) => {
+                self.sealed = Some(Sealed { nonce: seal.nonce, number: seal.number });
+                steps.push(Step::Ack(tag, Dropped::Seal));
             }
-            Ok(message) => {
-                match message {
-                    Message::Write(message) => self.take_write(tag, message, &mut steps),
-                    Message::Mark(mark) => self.take_mark(tag, &mark, &mut steps),
+            Ok(Message::Link(link)) if link.epoch() < self.epoch => {
+                steps.push(Step::Ack(tag, Dropped::Stale));
+            }
+            Ok(Message::Link(link)) if self.contradicts(link.position()) => {
+                steps.push(Step::Halt(Halt::Diverged { own: self.position, other: link.position().hash }));
+            }
+            Ok(Message::Link(link)) => {
+                match link {
+                    Link::Write(message) => self.take_write(tag, message, &mut steps),
+                    Link::Mark(mark) => self.take_mark(tag, &mark, &mut steps),
                 }
                 self.settle(&mut steps);
             }
@@ -191,11 +237,23 @@ impl<T: Copy + Ord> Replica<T> {
         Ok(steps)
     }
 
+    /// Takes what a peer's snapshot has put in the place of everything applied before; it is further on.
+    pub fn adopt(&mut self, applied: Applied) -> Vec<Step<T>> {
+        let mut steps = Vec::new();
+        self.epoch = self.epoch.max(applied.epoch);
+        self.position = applied.position;
+        self.settle(&mut steps);
+        steps
+    }
+
     fn take_mark(&mut self, tag: T, mark: &Mark, steps: &mut Vec<Step<T>>) {
         self.meet_epoch(mark.epoch);
-        self.show(mark.position.last);
+        self.show(mark.position);
         if self.held.as_ref().is_some_and(|(_, held)| held.position == mark.position) {
             self.apply_held(steps);
+        }
+        if let Some(digest) = mark.digest.filter(|_| mark.position == self.position) {
+            steps.push(Step::Compare(mark.position, digest));
         }
         steps.push(Step::Ack(tag, Dropped::Mark));
     }
@@ -207,7 +265,7 @@ impl<T: Copy + Ord> Replica<T> {
         }
         self.meet_epoch(message.epoch);
         // Its heart published it, so everything before it was confirmed.
-        self.show(message.previous.last);
+        self.show(message.previous);
         if message.position.last <= self.position.last {
             steps.push(Step::Ack(tag, Dropped::Duplicate));
         } else if message.previous == self.position {
@@ -270,8 +328,10 @@ impl<T: Copy + Ord> Replica<T> {
         }
     }
 
-    fn show(&mut self, last: u64) {
-        self.shown = Some(self.shown.map_or(last, |shown| shown.max(last)));
+    fn show(&mut self, position: Position) {
+        if self.shown.is_none_or(|shown| shown.last < position.last) {
+            self.shown = Some(position);
+        }
     }
 
     fn contradicts(&self, other: Position) -> bool {

@@ -5,11 +5,17 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Position;
 use crate::digest::Digest;
 use crate::names::NodeId;
+use crate::outcome::Rejected;
 
 /// The AMQP property `type` of a [`Report`].
 pub const REPORT_KIND: &str = "report";
 
-/// The AMQP property `type` of a question for the active heart's address; the answer is a [`Who`].
+/// The AMQP property `type` of a node's [`Report::tip`] itself: the message as it travelled. Sent before the first
+/// report that names it and the seal.
+pub const TIP_KIND: &str = "tip";
+
+/// The AMQP property `type` of a question for the active heart's address. It carries the asker's [`Claim`]; the answer is a
+/// [`Who`].
 pub const WHO_KIND: &str = "who";
 
 /// What a node is doing.
@@ -53,8 +59,27 @@ pub struct Report {
     /// What it has applied.
     #[serde(flatten)]
     pub applied: Position,
-    /// The highest epoch that it has applied a message of.
+    /// The highest epoch that it has met.
     pub epoch: u64,
+    /// The highest position that it knows to be part of the history, when it has not applied that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Position>,
+    /// The newest message that it has and cannot prove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tip: Option<Claim>,
+    /// A random number of its session with the broker, once that was given a delivery: what its queue held then, and what
+    /// earlier sessions gave back, is given to this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    /// The newest seal that its queue gave to this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// The sequence number that it misses and that nobody whom it asked has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<u64>,
+    /// The writes that changed nothing because they were not allowed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Outcomes>,
     /// The digest of its rows at `applied`.
     pub digest: Digest,
     /// The number of its rows.
@@ -65,9 +90,40 @@ pub struct Report {
     pub failed: u64,
     /// Malformed messages that it rejected since it started.
     pub malformed: u64,
+    /// How often it has put a database aside since it started, to rebuild it from a peer's.
+    #[serde(default)]
+    pub rebuilds: u64,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// How far somebody says that the history goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The epoch that the position was met under.
+    pub epoch: u64,
+    /// The position.
+    #[serde(flatten)]
+    pub position: Position,
+}
+
+/// What a node can say of the writes that it has applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// Of the writes up to this one it can say nothing.
+    pub after: u64,
+    /// Those of the later ones that changed nothing, in order. All others did what they were to.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Which seal a node has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The seal's nonce.
+    pub nonce: u64,
+    /// The seal's number.
+    pub number: u64,
 }
 
 /// The active heart's answer to [`WHO_KIND`].
@@ -91,11 +147,18 @@ mod tests {
             state: NodeState::Ready,
             applied: Position::genesis("c"),
             epoch: 1,
+            shown: None,
+            tip: None,
+            session: None,
+            sealed: None,
+            missing: None,
+            outcomes: None,
             digest: Digest::default(),
             rows: 0,
             lag_seconds: 0.5,
             failed: 0,
             malformed: 0,
+            rebuilds: 0,
             reason: None,
         };
         let json = serde_json::to_value(&report).unwrap();

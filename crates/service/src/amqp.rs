@@ -180,13 +180,20 @@ impl Connection {
         }
     }
 
-    /// Sends a question of the given `kind` to a queue and waits for the one answer (direct reply-to). No such queue
+    /// Sends a question of the given `kind` and `body` to a queue and waits for the one answer (direct reply-to). No such queue
     /// looks like no answer.
-    pub async fn ask(&self, queue: &str, kind: &str, deadline: Duration) -> Result<Bytes, AmqpError> {
+    pub async fn ask(
+        &self,
+        queue: &str,
+        kind: &str,
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<Bytes, AmqpError> {
         const REPLY_TO: &str = "amq.rabbitmq.reply-to";
         let channel = self.open_channel().await?;
         let mut answers = channel.consume_automatically(REPLY_TO).await?;
-        let question = Outgoing { routing_key: queue, kind, reply_to: Some(REPLY_TO), ..Outgoing::default() };
+        let question =
+            Outgoing { routing_key: queue, kind, body, reply_to: Some(REPLY_TO), ..Outgoing::default() };
         channel.send(&question).await?;
         let answer = tokio::time::timeout(deadline, answers.next())
             .await

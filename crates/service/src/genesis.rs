@@ -2,7 +2,7 @@
 
 use broadcast_protocol::envelope::{Mark, Message};
 
-use crate::amqp::{AmqpError, CALL_DEADLINE, Outgoing, Publisher};
+use crate::amqp::{AmqpError, CALL_DEADLINE, Confirm, Outgoing, Publisher};
 use crate::clock::unix_milliseconds;
 
 /// Puts the mark of a new cluster into the head queue, and into no other: there is nothing to apply. Only when this
@@ -14,7 +14,18 @@ pub async fn publish_genesis(
     app_id: &str,
 ) -> Result<Mark, AmqpError> {
     let mark = Mark::genesis(cluster, unix_milliseconds());
-    let message = Message::Mark(mark.clone());
+    publish_beginning(publisher, &mark, head_queue, app_id).await?.confirmed(CALL_DEADLINE).await?;
+    Ok(mark)
+}
+
+/// Puts a mark into the head queue alone; only its confirm says whether it is there.
+pub async fn publish_beginning(
+    publisher: &Publisher,
+    mark: &Mark,
+    head_queue: &str,
+    app_id: &str,
+) -> Result<Confirm, AmqpError> {
+    let message = Message::from(mark.clone());
     let outgoing = Outgoing {
         routing_key: head_queue,
         mandatory: true,
@@ -25,6 +36,5 @@ pub async fn publish_genesis(
         body: &message.body(),
         ..Outgoing::default()
     };
-    publisher.publish(&outgoing).await?.confirmed(CALL_DEADLINE).await?;
-    Ok(mark)
+    publisher.publish(&outgoing).await
 }

@@ -48,6 +48,10 @@ struct NodeStatus {
     rows: u64,
     failed: u64,
     malformed: u64,
+    rebuilds: u64,
+    /// The sequence number that it misses and that nobody whom it asked has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// How old all of this is.
@@ -94,6 +98,8 @@ fn node_status(seen: &Seen, position: u64, now: Instant) -> NodeStatus {
         rows: report.rows,
         failed: report.failed,
         malformed: report.malformed,
+        rebuilds: report.rebuilds,
+        missing: report.missing,
         reason: report.reason.clone(),
         reported_seconds_ago: now.saturating_duration_since(seen.at).as_secs_f64(),
     }

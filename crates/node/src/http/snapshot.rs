@@ -48,6 +48,7 @@ pub(super) async fn answer_snapshot(
     State(api): State<Api>,
     StrictQuery(NoQuery {}): StrictQuery<NoQuery>,
 ) -> Result<Response, ApiError> {
+    api.refuse_if_diverged(|_| true)?;
     let mut chunks = api.snapshots.start(api.readers)?;
     // The first one says whether the database can be read at all.
     let Some(first) = chunks.next().await.map_err(refuse_start)? else {

@@ -1,5 +1,6 @@
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use broadcast_protocol::replica::Halt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -237,4 +238,24 @@ async fn what_is_not_allowed_is_refused_in_one_shape() {
     let request = Request::put("/v1/collections/c/k").body(Body::from("1")).unwrap();
     let response = node.router.clone().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_diverged_node_answers_reads_and_gives_its_peers_nothing_that_is_known_to_be_wrong() {
+    let mut node = Node::new();
+    node.apply(&[put("users", "42", "1")]);
+    let position = node.history.position;
+    let differs = Halt::RowsDiffer { last: 1, own: Digest::default(), other: Digest::default() };
+    let forked = Halt::Diverged { own: position, other: ChainHash::genesis("another") };
+    for (halt, log) in [(differs, 200), (forked, 503)] {
+        node.status.send_modify(|status| {
+            status.state = NodeState::Diverged;
+            status.divergence = Some(Divergence::Contradicted(halt));
+            status.rebuilds = 2;
+        });
+        assert_eq!(node.get("/v1/collections/users/42").await.body, b"1");
+        assert_eq!(node.get("/v1/status").await.json()["rebuilds"], 2);
+        assert_eq!(node.get("/v1/log?after=0").await.status.as_u16(), log);
+        assert_eq!(node.get("/v1/snapshot").await.code(), (503, json!("diverged")));
+    }
 }

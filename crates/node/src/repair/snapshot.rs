@@ -49,15 +49,15 @@ pub(crate) struct PeerSnapshot {
 }
 
 impl Peers {
-    /// Installs the first peer's snapshot that is further on than a position, and whole. `install` hands what it is
-    /// given to [`crate::store::Store::install`], on a blocking thread.
+    /// Installs the first peer's snapshot that is further on than a position, and whole. `install` hands the source of
+    /// what it is given to [`crate::store::Store::install`], on a blocking thread.
     pub(crate) async fn install_snapshot<F, I>(
         &self,
         position: Position,
         install: I,
     ) -> Result<Committed, RebuildError>
     where
-        I: Fn(SnapshotSource) -> F + Send,
+        I: Fn(PeerSnapshot) -> F + Send,
         F: Future<Output = Result<Committed, InstallError>> + Send,
     {
         let mut tried = Vec::new();
@@ -70,7 +70,7 @@ impl Peers {
                 rows = snapshot.header.rows,
                 "taking a snapshot"
             );
-            match install(snapshot.into_source()).await {
+            match install(snapshot).await {
                 Ok(committed) => return Ok(committed),
                 Err(InstallError::Store(error)) => return Err(RebuildError::Store(error)),
                 Err(InstallError::Snapshot(error)) => tried.push((peer, error.into())),

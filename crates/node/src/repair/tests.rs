@@ -74,7 +74,7 @@ async fn nobody_can_help_says_what_was_tried() {
         (url(200, lines(&messages[2..])).await, "has another history: its next message follows 2"),
         (url(200, lines(&other.puts(1))).await, "has another history: its next message follows 1"),
         (url(200, lines(&messages[1..2])[..50].to_vec()).await, "not a message: EOF"),
-        (url(200, mark).await, "sent a mark"),
+        (url(200, mark).await, "sent what is no batch of writes"),
         ("http://127.0.0.1:1".to_owned(), "does not answer"),
         ("http://no..host".to_owned(), "does not resolve"),
     ] {

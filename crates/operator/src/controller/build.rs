@@ -20,7 +20,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Servi
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::controller::build::config::{ConfigFiles, build_config, build_node_list};
-use crate::controller::build::services::{build_heart_service, build_nodes_service, build_read_service};
+use crate::controller::build::services::{
+    build_heart_service, build_hearts_service, build_nodes_service, build_read_service,
+};
 use crate::controller::build::workloads::{build_claim, build_heart, build_node};
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
 use crate::controller::validate::ValidCluster;
@@ -47,6 +49,8 @@ pub struct ClusterResources {
     pub heart_service: Service,
     /// Every node by its name.
     pub nodes_service: Service,
+    /// Where nodes find hearts.
+    pub hearts_service: Service,
     /// The ready nodes.
     pub read_service: Service,
     /// The hearts.
@@ -103,6 +107,7 @@ pub fn build_resources(
         node_list: build_node_list(cluster, ids)?,
         heart_service: build_heart_service(cluster),
         nodes_service: build_nodes_service(cluster),
+        hearts_service: build_hearts_service(cluster),
         read_service: build_read_service(cluster),
         heart: build_heart(cluster, &files, existing),
         nodes: ids.iter().map(build_node_resources).collect(),
@@ -120,6 +125,7 @@ impl ClusterResources {
             node_list,
             heart_service,
             nodes_service,
+            hearts_service,
             read_service,
             heart,
             nodes,
@@ -134,7 +140,7 @@ impl ClusterResources {
         for map in [&config, &node_list] {
             foundations.push(DesiredObject::new(Kind::ConfigMap, map)?);
         }
-        for service in [&heart_service, &nodes_service, &read_service] {
+        for service in [&heart_service, &nodes_service, &hearts_service, &read_service] {
             foundations.push(DesiredObject::new(Kind::Service, service)?);
         }
         let mut ordered_nodes = BTreeMap::new();

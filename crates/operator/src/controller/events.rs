@@ -1,6 +1,6 @@
 //! Events: one for each transition of a condition that somebody would want to know of, none while nothing changes.
 
-use broadcast_api::{BroadcastClusterStatus, ConditionType};
+use broadcast_api::{BroadcastClusterStatus, ConditionType, NodeStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 
@@ -10,13 +10,14 @@ use crate::controller::status::condition;
 const MAX_NOTE_BYTES: usize = 1000;
 
 /// The conditions whose transitions are told. The others say the same in other words.
-const TOLD: [ConditionType; 7] = [
+const TOLD: [ConditionType; 8] = [
     ConditionType::Conflict,
     ConditionType::BrokerReachable,
     ConditionType::TopologyDeclared,
     ConditionType::HeartAvailable,
     ConditionType::NodesReady,
     ConditionType::Consistent,
+    ConditionType::DataLoss,
     ConditionType::Ready,
 ];
 
@@ -54,14 +55,28 @@ pub fn decide_events(old: &BroadcastClusterStatus, new: &BroadcastClusterStatus)
             drafts.push(draft);
         }
     }
+    drafts.extend(new.nodes.iter().filter(|node| was_rebuilt(old, node)).map(|node| EventDraft {
+        warning: true,
+        reason: "NodeRebuilt".to_owned(),
+        note: format!(
+            "node {}'s rows were not what they should be; it was rebuilt from another node",
+            node.id
+        ),
+    }));
     drafts
+}
+
+/// Since it was looked at before: a process counts from 0, and one that was never looked at has no before.
+fn was_rebuilt(old: &BroadcastClusterStatus, node: &NodeStatus) -> bool {
+    let before = old.nodes.iter().find(|other| other.id == node.id).and_then(|other| other.rebuilds);
+    before.is_some_and(|before| node.rebuilds > Some(before))
 }
 
 /// At the beginning nothing is ready, which is no news; nor is a conflict that never was.
 fn is_news_at_the_beginning(type_: ConditionType, is_good: bool) -> bool {
     match type_ {
         ConditionType::HeartAvailable | ConditionType::NodesReady | ConditionType::Ready => is_good,
-        ConditionType::Conflict => !is_good,
+        ConditionType::Conflict | ConditionType::DataLoss => !is_good,
         _ => true,
     }
 }
@@ -137,6 +152,28 @@ mod tests {
             let drafts = decide_events(&status(old), &status(new));
             let found: Vec<_> = drafts.iter().map(|draft| (draft.warning, draft.reason.as_str())).collect();
             assert_eq!(found, *expected, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_node_is_told_of_once() {
+        let with = |rebuilds: Option<u64>| BroadcastClusterStatus {
+            nodes: vec![NodeStatus { id: 2, rebuilds, ..NodeStatus::default() }],
+            ..BroadcastClusterStatus::default()
+        };
+        for (before, after, told) in [
+            (None, Some(1), false),
+            (Some(0), Some(1), true),
+            (Some(1), Some(1), false),
+            (Some(1), Some(0), false),
+            (Some(1), None, false),
+        ] {
+            let drafts = decide_events(&with(before), &with(after));
+            assert_eq!(
+                drafts.iter().any(|draft| draft.note.contains("node 2")),
+                told,
+                "{before:?} {after:?}"
+            );
         }
     }
 

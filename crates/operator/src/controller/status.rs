@@ -111,6 +111,7 @@ fn build_node_status(findings: &Findings<'_>, id: NodeId) -> NodeStatus {
             if lag_writes == Some(0) { 0 } else { round_up(seconds) }
         }),
         digest: report.and_then(|report| report.digest.clone()),
+        rebuilds: report.and_then(|report| report.rebuilds),
     }
 }
 
@@ -164,8 +165,13 @@ pub fn decide_write(
 fn without_numbers(status: &BroadcastClusterStatus) -> BroadcastClusterStatus {
     let mut status = status.clone();
     for node in &mut status.nodes {
-        *node =
-            NodeStatus { id: node.id, phase: node.phase, queue: node.queue.clone(), ..NodeStatus::default() };
+        *node = NodeStatus {
+            id: node.id,
+            phase: node.phase,
+            queue: node.queue.clone(),
+            rebuilds: node.rebuilds,
+            ..NodeStatus::default()
+        };
     }
     if let Some(heart) = &mut status.heart {
         heart.position = 0;

@@ -7,12 +7,13 @@ use broadcast_api::{
     BroadcastCluster, BroadcastClusterSpec, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES, QueueType,
     ResourcesSpec, StorageSpec,
 };
+use broadcast_protocol::envelope::MAX_NUMBER;
 use broadcast_protocol::names::{BrokerNames, check_name};
 use broadcast_protocol::topology::{self, DEFAULT_BACKLOG_BYTES, Topology};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 
-use crate::names::ObjectNames;
+use crate::names::{ACCEPT_LOSS_ANNOTATION, ObjectNames};
 
 /// The container images where the resource names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct ValidCluster {
     pub heart: Workload,
     /// Its nodes.
     pub nodes: Workload,
+    /// From which sequence number on a human accepts the loss of all writes.
+    pub accepted_loss: Option<u64>,
     /// The volume of each node.
     pub storage: Option<StorageSpec>,
     /// What marks an object as its own.
@@ -77,6 +80,10 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
     let spec = &cluster.spec;
     let name = cluster.metadata.name.clone().unwrap_or_default();
     let mut problems = find_problems(&name, spec);
+    let accepted_loss = read_accepted_loss(cluster).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     let (Some(namespace), Some(uid), Some(owner)) =
         (cluster.metadata.namespace.clone(), cluster.metadata.uid.clone(), cluster.controller_owner_ref(&()))
     else {
@@ -113,9 +120,21 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
             default_image: images.node.clone(),
             resources: spec.nodes.resources.clone(),
         },
+        accepted_loss,
         storage: spec.nodes.storage.clone(),
         owner,
     })
+}
+
+fn read_accepted_loss(cluster: &BroadcastCluster) -> Result<Option<u64>, String> {
+    let Some(text) = cluster.annotations().get(ACCEPT_LOSS_ANNOTATION) else { return Ok(None) };
+    match text.parse() {
+        Ok(from) if (1..=MAX_NUMBER).contains(&from) => Ok(Some(from)),
+        _ => Err(format!(
+            "metadata.annotations[{ACCEPT_LOSS_ANNOTATION:?}]: {text:?} is not the sequence number of the first write that \
+             may be lost, 1 to {MAX_NUMBER}"
+        )),
+    }
 }
 
 fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
@@ -160,6 +179,20 @@ mod tests {
         assert_eq!(valid.topology.names().exchange(), "write_requests_fanout");
         assert_eq!((valid.nodes.replicas, valid.nodes.default_image.as_str()), (3, "node:test"));
         assert_eq!(valid.owner.uid, valid.uid);
+    }
+
+    #[test]
+    fn the_loss_that_is_accepted_begins_at_a_sequence_number() {
+        let mut cluster = cluster();
+        let mut accept = |text: &str| {
+            cluster.annotations_mut().insert(ACCEPT_LOSS_ANNOTATION.to_owned(), text.to_owned());
+            validate(&cluster, &images()).map(|valid| valid.accepted_loss)
+        };
+        assert_eq!(accept("1041"), Ok(Some(1041)));
+        for text in ["", "0", "-1", "true", "99999999999999999999"] {
+            let problem = accept(text).unwrap_err().to_string();
+            assert!(problem.contains(ACCEPT_LOSS_ANNOTATION) && problem.contains("first write"), "{problem}");
+        }
     }
 
     #[test]

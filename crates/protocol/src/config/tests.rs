@@ -33,7 +33,7 @@ fn an_id_and_a_name_are_all_a_node_needs_and_two_nodes_fit_on_one_machine() {
 #[test]
 fn everything_wrong_is_said_at_once_with_file_key_and_what_is_allowed() {
     let text = "exchange: 'a b'\nqueue_nam: q\nmin_attached: -1\nqueue_type: stream\nhttp: here\ngenesis: maybe\n\
-                limits: {pending_bytes: 1, size: 2}\n";
+                limits: {pending_bytes: 1, retained_bytes: 0, size: 2}\n";
     let error = HeartConfig::parse("heart.yaml", text).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("heart.yaml:\n"), "{text}");
@@ -41,7 +41,8 @@ fn everything_wrong_is_said_at_once_with_file_key_and_what_is_allowed() {
         "exchange: \"a b\" does not match ^[A-Za-z0-9_][A-Za-z0-9_.:-]*$",
         "queue_name: missing",
         "limits.pending_bytes: a whole number from 1048576 to 4294967296 is needed",
-        "limits.size: unknown key; allowed are pending_bytes",
+        "limits.retained_bytes: a whole number from 1048576 to 4294967296 is needed",
+        "limits.size: unknown key; allowed are pending_bytes, retained_bytes",
         "queue_type: allowed are classic and quorum",
         "min_attached: a whole number from 0 to 100 is needed",
         "genesis: allowed are true and false",
@@ -50,7 +51,7 @@ fn everything_wrong_is_said_at_once_with_file_key_and_what_is_allowed() {
     ] {
         assert!(error.problems().iter().any(|found| found.starts_with(problem)), "{problem}\n{text}");
     }
-    assert_eq!(error.problems().len(), 9, "{text}");
+    assert_eq!(error.problems().len(), 10, "{text}");
 }
 
 #[test]
@@ -65,6 +66,11 @@ fn a_wrong_node_file_is_refused() {
         ("queue_name: q\nnode_id: 1\npeers: [ftp://x]", None, "peers: ftp://x is no URL"),
         ("queue_name: q\nnode_id: 1\npeers: http://x", None, "peers: a list"),
         ("queue_name: q\nqueue_name: q", None, "duplicate entry"),
+        (
+            "queue_name: q\nnode_id: 1\nscrub_interval_seconds: 9",
+            None,
+            "scrub_interval_seconds: a whole number from 10 to 604800 is needed",
+        ),
         ("- 1", None, "not a mapping"),
         ("{", None, "did not find expected"),
     ] {
@@ -83,8 +89,19 @@ fn what_is_written_reads_back() {
     heart.nodes_file = Some("/etc/broadcast/nodes/nodes.yaml".into());
     let text = serde_yaml::to_string(&heart).unwrap();
     assert_eq!(HeartConfig::parse("heart.yaml", &text).unwrap(), heart);
-    let nodes = NodesFile { node_ids: vec![NodeId::new(1).unwrap(), NodeId::new(3).unwrap()] };
-    let text = serde_yaml::to_string(&nodes).unwrap();
-    assert_eq!(NodesFile::parse("nodes.yaml", &text).unwrap(), nodes);
-    assert!(NodesFile::parse("nodes.yaml", "node_ids: [0]").unwrap_err().to_string().contains("1 to 9999"));
+    for accepted_loss in [None, Some(1041)] {
+        let nodes =
+            NodesFile { node_ids: vec![NodeId::new(1).unwrap(), NodeId::new(3).unwrap()], accepted_loss };
+        let text = serde_yaml::to_string(&nodes).unwrap();
+        assert_eq!(NodesFile::parse("nodes.yaml", &text).unwrap(), nodes);
+        assert_eq!(text.contains("accepted_loss"), accepted_loss.is_some(), "{text}");
+    }
+    for (text, problem) in [
+        ("node_ids: [0]", "1 to 9999"),
+        ("node_ids: [1]\naccepted_loss: all", "accepted_loss: invalid type"),
+        ("node_ids: [1]\naccepted: 1", "unknown field `accepted`, expected `node_ids` or `accepted_loss`"),
+    ] {
+        let error = NodesFile::parse("nodes.yaml", text).unwrap_err().to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
 }

@@ -24,25 +24,32 @@ fn decode(body: &str) -> Result<Message, DecodeError> {
 #[test]
 fn a_write_message_survives_the_wire() {
     let sent = message(3);
-    let Ok(Message::Write(read)) = Message::decode(CLUSTER, sent.body()) else { panic!("no write message") };
+    let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, sent.body()) else {
+        panic!("no write message")
+    };
     assert_eq!((read.epoch, read.first, read.at), (7, 1, sent.at));
     assert_eq!((read.previous, read.position), (sent.previous, sent.position));
     assert_eq!(read.position.last, 3);
     assert_eq!(read.writes().unwrap().len(), 3);
-    assert_eq!(Message::Write(read).id(), "7.1");
+    assert_eq!(Message::from(read).id(), "7.1");
 }
 
 #[test]
 fn a_message_of_the_next_reign_has_the_same_hash() {
     let again = message(2).with_epoch(8);
-    let Ok(Message::Write(read)) = Message::decode(CLUSTER, again.body()) else { panic!("no write message") };
+    let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, again.body()) else {
+        panic!("no write message")
+    };
     assert_eq!((read.epoch, read.position), (8, message(2).position));
 }
 
 #[test]
 fn a_mark_survives_the_wire() {
-    let mark = Mark { cluster: CLUSTER.to_owned(), epoch: 7, position: message(2).position, at: 5 };
-    let Ok(Message::Mark(read)) = Message::decode(CLUSTER, &mark.body()) else { panic!("no mark") };
+    let mark =
+        Mark { cluster: CLUSTER.to_owned(), epoch: 7, position: message(2).position, at: 5, digest: None };
+    let Ok(Message::Link(Link::Mark(read))) = Message::decode(CLUSTER, &mark.body()) else {
+        panic!("no mark")
+    };
     assert_eq!(read, mark);
     assert_eq!(Mark::genesis(CLUSTER, 0).position, Position::genesis(CLUSTER));
 }
@@ -112,7 +119,7 @@ proptest! {
         let mut bytes = sent.body().to_vec();
         let place = place.index(bytes.len());
         bytes[place] = byte;
-        if let Ok(Message::Write(read)) = Message::decode(CLUSTER, &Bytes::from(bytes)) {
+        if let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, &Bytes::from(bytes)) {
             prop_assert_eq!(read.position.hash, sent.position.hash);
             prop_assert_eq!(read.writes, sent.writes);
         }
@@ -139,11 +146,20 @@ proptest! {
         let mut batch = WriteBatch::default();
         batch.push(&write);
         let sent = WriteMessage::new(CLUSTER, 1, Position::genesis(CLUSTER), 0, batch);
-        let Ok(Message::Write(read)) = Message::decode(CLUSTER, sent.body()) else { panic!("refused") };
+        let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, sent.body()) else { panic!("refused") };
         let writes = read.writes().unwrap();
         prop_assert_eq!(&writes[0].key, &key);
         prop_assert_eq!(&writes[0].id, &id);
         let crate::write::Operation::Put(stored) = &writes[0].operation else { panic!("not a put") };
         prop_assert_eq!(serde_json::from_str::<String>(stored.get()).unwrap(), value);
     }
+}
+
+#[test]
+fn a_seal_survives_the_wire_and_is_no_link() {
+    let seal = Seal { cluster: CLUSTER.to_owned(), epoch: 7, nonce: u64::MAX, number: 3, at: 5 };
+    let Ok(Message::Seal(read)) = Message::decode(CLUSTER, &seal.body()) else { panic!("no seal") };
+    assert_eq!(read, seal);
+    let text = String::from_utf8(seal.body().to_vec()).unwrap();
+    assert!(decode(&text.replace("\"number\":3", "\"last\":3")).unwrap_err().to_string().contains("neither"));
 }

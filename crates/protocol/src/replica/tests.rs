@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::envelope::Seal;
 use crate::write::{Write, WriteBatch};
 
 const CLUSTER: &str = "c";
@@ -29,7 +30,7 @@ fn chain(epoch: u64, length: usize) -> Vec<WriteMessage> {
 }
 
 fn mark(epoch: u64, position: Position) -> Bytes {
-    Mark { cluster: CLUSTER.to_owned(), epoch, position, at: 0 }.body()
+    Mark { cluster: CLUSTER.to_owned(), epoch, position, at: 0, digest: None }.body()
 }
 
 fn replica_at(position: Position, epoch: u64) -> Replica<u64> {
@@ -49,6 +50,7 @@ fn short(steps: &[Step<u64>]) -> Vec<String> {
             let ack = ack.map_or(String::new(), |tag| format!(" ack {tag}"));
             format!("apply {}..{}{ack}", message.first, message.position.last)
         }
+        Step::Compare(position, _) => format!("compare at {}", position.last),
         Step::Halt(halt) => format!("halt {halt}"),
     };
     steps.iter().map(short).collect()
@@ -207,6 +209,50 @@ fn two_successors_of_one_message_in_one_reign_are_both_doubted() {
     assert_eq!(replica.standing(), Standing::Gap { after: 0, shown: 0 });
     let steps = replica.repair(other).unwrap();
     assert_steps(&steps, &["apply 1..1", "ack 1 Duplicate", "ack 2 Duplicate"]);
+}
+
+#[test]
+fn what_a_heart_asks_for_at_a_seal_is_known_and_the_seal_itself_changes_nothing() {
+    let chain = chain(3, 5);
+    let mut replica = replica_at(chain[0].position, 3);
+    assert_eq!((replica.tip().map(|tip| tip.first), replica.shown(), replica.sealed()), (None, None, None));
+    replica.receive(1, chain[1].body());
+    assert_eq!((replica.tip().map(|tip| tip.first), replica.shown()), (Some(2), None));
+    replica.receive(2, chain[3].body());
+    assert_eq!(replica.tip().map(|tip| tip.first), Some(4));
+    assert_eq!(replica.shown(), Some(chain[2].position));
+    let seal = Seal { cluster: CLUSTER.to_owned(), epoch: 9, nonce: 7, number: 2, at: 0 };
+    assert_steps(&replica.receive(3, &seal.body()), &["ack 3 Seal"]);
+    assert_eq!((replica.sealed(), replica.epoch()), (Some(Sealed { nonce: 7, number: 2 }), 3));
+    assert_eq!(replica.tip().map(|tip| tip.first), Some(4), "a seal makes nothing stale");
+}
+
+#[test]
+fn a_snapshot_stands_for_everything_up_to_its_position() {
+    let chain = chain(1, 5);
+    let mut replica = empty();
+    replica.receive(1, chain[2].body());
+    replica.receive(2, chain[3].body());
+    replica.receive(3, chain[4].body());
+    let steps = replica.adopt(Applied { position: chain[3].position, epoch: 1 });
+    assert_steps(&steps, &["ack 1 Duplicate", "ack 2 Duplicate"]);
+    assert_eq!((replica.standing(), replica.position()), (Standing::Current, chain[3].position));
+    assert_steps(&replica.receive(4, &mark(1, chain[4].position)), &["apply 5..5 ack 3", "ack 4 Mark"]);
+}
+
+#[test]
+fn a_marks_digest_is_compared_at_its_own_position_only() {
+    let chain = chain(1, 2);
+    let mark = |position| {
+        let digest = Some(Digest::default());
+        Mark { cluster: CLUSTER.to_owned(), epoch: 1, position, at: 0, digest }.body()
+    };
+    let mut replica = replica_at(chain[0].position, 1);
+    assert_steps(&replica.receive(1, &mark(chain[1].position)), &["ack 1 Mark"]);
+    assert_steps(&replica.receive(2, &mark(chain[0].position)), &["compare at 1", "ack 2 Mark"]);
+    replica.receive(3, chain[1].body());
+    let steps = replica.receive(4, &mark(chain[1].position));
+    assert_steps(&steps, &["apply 2..2 ack 3", "compare at 2", "ack 4 Mark"]);
 }
 
 proptest! {

@@ -62,9 +62,10 @@ fn snapshot(cluster: &str, rows: u64) -> Vec<u8> {
 
 async fn install(peers: &Peers, joiner: &Arc<Mutex<Store>>) -> Result<Committed, RebuildError> {
     let position = joiner.lock().unwrap().committed().unwrap().applied.position;
-    let install = |source| {
+    let install = |snapshot: PeerSnapshot| {
         let joiner = Arc::clone(joiner);
         async move {
+            let source = snapshot.into_source();
             let install = move || joiner.lock().unwrap().install(source);
             tokio::task::spawn_blocking(install).await.unwrap()
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use broadcast_protocol::config::{
-    DEFAULT_LOG_BYTES, DEFAULT_MAX_LAG_SECONDS, DEFAULT_PENDING_BYTES, HeartConfig, HeartLimits, NodeConfig,
-    NodesFile,
+    DEFAULT_LOG_BYTES, DEFAULT_MAX_LAG_SECONDS, DEFAULT_PENDING_BYTES, DEFAULT_RETAINED_BYTES,
+    DEFAULT_SCRUB_INTERVAL_SECONDS, HeartConfig, HeartLimits, NodeConfig, NodesFile,
 };
 use broadcast_protocol::names::NodeId;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -41,7 +41,10 @@ impl ConfigFiles {
             // The operator begins the history, once; a heart that did would begin it anew on a broker that lost it.
             genesis: false,
             nodes_file: Some(format!("{NODES_DIR}/nodes.yaml").into()),
-            limits: HeartLimits { pending_bytes: DEFAULT_PENDING_BYTES },
+            limits: HeartLimits {
+                pending_bytes: DEFAULT_PENDING_BYTES,
+                retained_bytes: DEFAULT_RETAINED_BYTES,
+            },
             http: any_address(HTTP_PORT),
             admin: any_address(ADMIN_PORT),
         };
@@ -54,9 +57,13 @@ impl ConfigFiles {
             queue_type: cluster.queue_type,
             backlog_bytes: cluster.backlog_bytes,
             data_dir: DATA_DIR.into(),
-            peers: vec![format!("http://{}:{HTTP_PORT}", cluster.names.nodes())],
+            // Hearts last: they have only what some node still lacks.
+            peers: [cluster.names.nodes(), cluster.names.hearts()]
+                .map(|host| format!("http://{host}:{HTTP_PORT}"))
+                .into(),
             log_bytes: DEFAULT_LOG_BYTES,
             max_lag_seconds: DEFAULT_MAX_LAG_SECONDS,
+            scrub_interval_seconds: DEFAULT_SCRUB_INTERVAL_SECONDS,
             http: any_address(HTTP_PORT),
             admin: any_address(ADMIN_PORT),
         };
@@ -86,7 +93,8 @@ pub(super) fn build_node_list(
     cluster: &ValidCluster,
     ids: &BTreeSet<NodeId>,
 ) -> Result<ConfigMap, serde_yaml::Error> {
-    let list = serde_yaml::to_string(&NodesFile { node_ids: ids.iter().copied().collect() })?;
+    let node_ids = ids.iter().copied().collect();
+    let list = serde_yaml::to_string(&NodesFile { node_ids, accepted_loss: cluster.accepted_loss })?;
     Ok(ConfigMap {
         metadata: build_metadata(cluster, cluster.names.nodes()),
         data: Some([("nodes.yaml".to_owned(), list)].into()),

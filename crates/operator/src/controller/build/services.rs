@@ -19,12 +19,21 @@ pub(super) fn build_read_service(cluster: &ValidCluster) -> Service {
 
 /// Every node, also those that are not ready: a node that repairs itself can still help another.
 pub(super) fn build_nodes_service(cluster: &ValidCluster) -> Service {
+    build_headless_service(cluster, cluster.names.nodes(), Component::Node)
+}
+
+/// Every heart, also those that are not active: one that was may still have what the queues have lost.
+pub(super) fn build_hearts_service(cluster: &ValidCluster) -> Service {
+    build_headless_service(cluster, cluster.names.hearts(), Component::Heart)
+}
+
+fn build_headless_service(cluster: &ValidCluster, name: String, component: Component) -> Service {
     let headless = ServiceSpec {
         cluster_ip: Some("None".to_owned()),
         publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()
     };
-    build_service(cluster, cluster.names.nodes(), Component::Node, headless)
+    build_service(cluster, name, component, headless)
 }
 
 fn build_service(cluster: &ValidCluster, name: String, component: Component, spec: ServiceSpec) -> Service {

@@ -54,6 +54,16 @@ fn scaling_changes_the_list_of_nodes_and_no_pod() {
 }
 
 #[test]
+fn an_accepted_loss_reaches_the_hearts_and_restarts_nobody() {
+    let before = resources(&valid()).into_ordered().unwrap();
+    let after = resources(&ValidCluster { accepted_loss: Some(1041), ..valid() });
+    let list = &after.node_list.data.as_ref().unwrap()["nodes.yaml"];
+    assert!(list.contains("accepted_loss: 1041"), "{list}");
+    let after = after.into_ordered().unwrap();
+    assert_eq!((before.heart, before.nodes), (after.heart, after.nodes));
+}
+
+#[test]
 fn a_changed_file_rolls_the_pods_that_read_it() {
     let mut cluster = valid();
     let before = resources(&cluster).into_ordered().unwrap();
@@ -76,6 +86,7 @@ fn files_that_hearts_and_nodes_get_are_files_that_they_take() {
     assert_eq!(heart.topology(), node.topology());
     assert!(!heart.genesis);
     let list = NodesFile::parse("nodes.yaml", &built.node_list.data.unwrap()["nodes.yaml"]).unwrap();
+    assert_eq!(list.accepted_loss, None);
     assert_eq!(list.node_ids.into_iter().collect::<BTreeSet<_>>(), ids([1, 3]));
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::controller::error::{Class, Problem, ReconcileError};
 use crate::controller::status::Findings;
+use crate::names::ACCEPT_LOSS_ANNOTATION;
 
 /// How a condition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
         decide_heart_available(findings),
         decide_nodes_ready(findings, nodes),
         decide_consistent(nodes),
+        decide_data_loss(findings),
     ];
     let ready = decide_ready(&verdicts, findings.failure);
     let class = blocking_class(findings);
@@ -198,10 +200,28 @@ fn decide_consistent(nodes: &[NodeStatus]) -> Verdict {
     }
 }
 
+/// What a node misses is lost when nobody whom it can ask has it. Nothing is skipped before a human says so.
+fn decide_data_loss(findings: &Findings<'_>) -> Verdict {
+    let type_ = ConditionType::DataLoss;
+    let Ok(heart) = &findings.observed.heart else {
+        return Verdict::new(type_, Standing::Unknown, "NoActiveHeart", "no heart says what the nodes miss");
+    };
+    let missing = heart.nodes.iter().filter_map(|node| node.missing.map(|seq| (seq, node.id))).min();
+    let Some((seq, id)) = missing else {
+        return Verdict::new(type_, Standing::False, "NothingMissing", "no node misses what nobody has");
+    };
+    let message = format!(
+        "node {id} misses write {seq}, and no node or heart that it reached has it. If that stays so although all of them \
+         run, the writes from {seq} on are lost; to go on without them annotate the resource with \
+         {ACCEPT_LOSS_ANNOTATION}={seq}"
+    );
+    Verdict::new(type_, Standing::True, "WriteMissing", message)
+}
+
 fn decide_ready(others: &[Verdict], failure: Option<&ReconcileError>) -> Verdict {
     let type_ = ConditionType::Ready;
     let is_bad = |verdict: &&Verdict| match verdict.type_ {
-        ConditionType::Conflict => verdict.standing == Standing::True,
+        ConditionType::Conflict | ConditionType::DataLoss => verdict.standing == Standing::True,
         // Not comparable is the usual state under load.
         ConditionType::Consistent => verdict.standing == Standing::False,
         _ => verdict.standing != Standing::True,

@@ -100,6 +100,20 @@ fn nodes_that_differ_at_one_position_are_named() {
 }
 
 #[test]
+fn a_write_that_nobody_has_is_named_with_the_way_to_go_on_without_it() {
+    let mut observed = at_work();
+    let mut heart = report(&[(1, "ready", 40, "d"), (2, "repairing", 7, "x"), (3, "repairing", 9, "y")]);
+    (heart.nodes[1].missing, heart.nodes[2].missing) = (Some(8), Some(10));
+    observed.heart = Ok(heart);
+    let status = status_of(&observed, &members(), None);
+    let data_loss = condition(&status.conditions, ConditionType::DataLoss).unwrap();
+    assert_eq!((data_loss.status.as_str(), data_loss.reason.as_str()), ("True", "WriteMissing"));
+    assert!(data_loss.message.contains("node 2 misses write 8"), "{}", data_loss.message);
+    assert!(data_loss.message.contains("broadcast.dev/accept-data-loss=8"), "{}", data_loss.message);
+    assert!(standing(&status).iter().any(|(type_, status, _)| (*type_, *status) == ("Ready", "False")));
+}
+
+#[test]
 fn a_phase_is_the_probes_and_the_hearts_word_together() {
     let cases = [
         (Some(1), "ready", NodePhase::Ready),

@@ -1,0 +1,155 @@
+//! What outlives the sessions with the broker, shared by the session, the HTTP interface and the list of nodes.
+//!
+//! The lock is held for a few instructions at a time and never while anything is waited for: a page of the log is
+//! references to the messages, not copies.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use broadcast_protocol::envelope::Link;
+use broadcast_protocol::names::NodeId;
+use broadcast_protocol::sequencer::{Memory, RetainedAfter};
+use bytes::Bytes;
+
+/// The largest page of the log, in bytes, unless one message alone is larger.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// A [`Memory`] with several users.
+#[derive(Debug, Clone)]
+pub struct SharedMemory(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    memory: Memory,
+    reigns: bool,
+}
+
+impl SharedMemory {
+    /// What a new process knows.
+    pub fn new(genesis: bool, retained_bytes: u64) -> Self {
+        let limit = usize::try_from(retained_bytes).unwrap_or(usize::MAX);
+        Self(Arc::new(Mutex::new(Inner { memory: Memory::new(genesis, limit), reigns: false })))
+    }
+
+    /// Does a short piece of work on the memory.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Memory) -> R) -> R {
+        self.with_inner(|inner| work(&mut inner.memory))
+    }
+
+    /// A reign begins with this link, which is confirmed.
+    pub fn begin_reign(&self, link: Link) {
+        self.with_inner(|inner| {
+            inner.memory.begin_reign(link);
+            inner.reigns = true;
+        });
+    }
+
+    /// The reign, if there was one, is over.
+    pub fn end_reign(&self) {
+        self.with_inner(|inner| inner.reigns = false);
+    }
+
+    /// Takes the list of the cluster's nodes, and what may be lost.
+    pub fn replace_nodes(&self, members: BTreeSet<NodeId>, accepted_loss: Option<u64>) {
+        self.with_inner(|Inner { memory, reigns }| {
+            memory.members = Some(members);
+            memory.accept_loss(accepted_loss, *reigns);
+        });
+    }
+
+    /// Encoded messages after a position, oldest first: at least one if there is any, and no more than a page.
+    pub fn page_after(&self, last: u64) -> RetainedAfter<Vec<Bytes>> {
+        self.with(|memory| match memory.retained.after(last) {
+            RetainedAfter::Gone { oldest } => RetainedAfter::Gone { oldest },
+            RetainedAfter::Messages(messages) => {
+                let mut bytes = 0;
+                let fits = |body: &Bytes| {
+                    let is_first = bytes == 0;
+                    bytes += body.len();
+                    is_first || bytes <= MAX_PAGE_BYTES
+                };
+                RetainedAfter::Messages(
+                    messages.map(|message| message.body().clone()).take_while(fits).collect(),
+                )
+            }
+        })
+    }
+
+    fn with_inner<R>(&self, work: impl FnOnce(&mut Inner) -> R) -> R {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use broadcast_protocol::chain::Position;
+    use broadcast_protocol::envelope::WriteMessage;
+    use broadcast_protocol::write::{Write, WriteBatch};
+
+    use super::*;
+
+    /// A message of one write whose value has so many bytes.
+    pub(crate) fn message(previous: Position, value_bytes: usize) -> WriteMessage {
+        let value = "x".repeat(value_bytes);
+        let json = format!(r#"{{"op":"put","collection":"c","key":"k","value":"{value}"}}"#);
+        let mut batch = WriteBatch::default();
+        batch.push(&Write::parse(&json, "write").unwrap());
+        WriteMessage::new("c", 1, previous, 0, batch)
+    }
+
+    /// A memory of so many messages, from the beginning on.
+    pub(crate) fn filled(count: usize, value_bytes: usize) -> SharedMemory {
+        let memory = SharedMemory::new(false, 1 << 30);
+        let mut previous = Position::genesis("c");
+        for _ in 0..count {
+            let message = message(previous, value_bytes);
+            previous = message.position;
+            memory.with(|memory| memory.retained.push(message));
+        }
+        memory
+    }
+
+    #[test]
+    fn a_page_is_bounded_and_has_at_least_one_message() {
+        let count = |memory: &SharedMemory, after| match memory.page_after(after) {
+            RetainedAfter::Messages(bodies) => bodies.len(),
+            RetainedAfter::Gone { oldest } => panic!("gone; the oldest is {oldest:?}"),
+        };
+        let memory = filled(40, 200_000);
+        assert_eq!((count(&memory, 0), count(&memory, 38), count(&memory, 40)), (20, 2, 0));
+        let end = memory.with(|memory| memory.claim()).unwrap();
+        let large: Vec<String> = (0..30)
+            .map(|_| {
+                format!(r#"{{"op":"put","collection":"c","key":"k","value":"{}"}}"#, "x".repeat(200_000))
+            })
+            .collect();
+        let mut batch = WriteBatch::default();
+        for write in &large {
+            batch.push(&Write::parse(write, "write").unwrap());
+        }
+        let large = WriteMessage::new("c", 1, end.position, 0, batch);
+        memory.with(|memory| memory.retained.push(large));
+        assert_eq!(count(&memory, 40), 1);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone_and_the_oldest_is_named() {
+        let memory = filled(3, 1);
+        memory.with(|memory| memory.retained.forget_through(1));
+        assert_eq!(memory.page_after(0), RetainedAfter::Gone { oldest: Some(2) });
+    }
+
+    #[test]
+    fn only_a_heart_that_does_not_reign_gives_up_what_it_claims_when_a_loss_is_accepted() {
+        for reigns in [true, false] {
+            let memory = filled(2, 1);
+            let last = memory.with(|memory| memory.retained.last().cloned()).unwrap();
+            memory.begin_reign(Link::Write(last));
+            if !reigns {
+                memory.end_reign();
+            }
+            memory.replace_nodes(BTreeSet::new(), Some(2));
+            assert_eq!(memory.with(|memory| memory.claim().is_some()), reigns);
+        }
+    }
+}

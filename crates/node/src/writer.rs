@@ -1,0 +1,63 @@
+//! The writing side of the database, off the async threads. What has begun goes on even when nobody waits for it any
+//! more: a transaction is committed or not, never abandoned.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use broadcast_protocol::envelope::WriteMessage;
+
+use crate::store::{AppliedBatch, Committed, InstallError, Store, StoreError};
+
+/// The database, for one piece of work at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer(Arc<Mutex<Store>>);
+
+impl Writer {
+    pub(crate) fn new(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(store)))
+    }
+
+    /// Applies messages in one transaction.
+    pub(crate) async fn apply(&self, messages: Vec<WriteMessage>) -> Result<AppliedBatch, StoreError> {
+        self.run(move |store| store.apply(&messages)).await
+    }
+
+    /// Proves that the database can be written to.
+    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
+        self.run(Store::probe).await
+    }
+
+    /// Where the database is.
+    pub(crate) async fn committed(&self) -> Result<Committed, StoreError> {
+        self.run(|store| store.committed()).await
+    }
+
+    /// Replaces everything with a snapshot that is further on, or nothing.
+    pub(crate) async fn install(
+        &self,
+        snapshot: impl Read + Send + 'static,
+    ) -> Result<Committed, InstallError> {
+        self.run(move |store| store.install(snapshot)).await
+    }
+
+    /// Puts the database aside and begins with an empty one.
+    pub(crate) async fn quarantine(&self) -> Result<Committed, StoreError> {
+        self.run(|store| {
+            store.quarantine()?;
+            store.committed()
+        })
+        .await
+    }
+
+    async fn run<T, E>(&self, work: impl FnOnce(&mut Store) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let store = Arc::clone(&self.0);
+        let work = tokio::task::spawn_blocking(move || {
+            work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        work.await.unwrap_or_else(|_| Err(StoreError::Stopping.into()))
+    }
+}

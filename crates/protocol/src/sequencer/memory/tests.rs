@@ -1,0 +1,72 @@
+use super::super::tests::{CLUSTER, batch, chain, mark};
+use super::*;
+
+fn retained(memory: &Memory, after: u64) -> Result<Vec<u64>, Option<u64>> {
+    match memory.retained.after(after) {
+        RetainedAfter::Messages(messages) => Ok(messages.map(|message| message.first).collect()),
+        RetainedAfter::Gone { oldest } => Err(oldest),
+    }
+}
+
+#[test]
+fn what_was_confirmed_is_served_from_any_position_until_all_have_it() {
+    let mut memory = Memory::new(false, 1 << 20);
+    let messages = chain(1, 4);
+    memory.begin_reign(mark(1, messages[0].position));
+    for message in &messages[1..] {
+        memory.retained.push(message.clone());
+    }
+    assert_eq!(retained(&memory, 1), Ok(vec![2, 3, 4]));
+    assert_eq!(retained(&memory, 3), Ok(vec![4]));
+    assert_eq!(retained(&memory, 4), Ok(vec![]));
+    assert_eq!(retained(&memory, 0), Err(Some(2)), "the first message was another heart's");
+    memory.retained.forget_through(2);
+    assert_eq!((retained(&memory, 1), retained(&memory, 2)), (Err(Some(3)), Ok(vec![3, 4])));
+    memory.retained.forget_through(4);
+    assert_eq!((retained(&memory, 3), retained(&memory, 4)), (Err(None), Ok(vec![])));
+    assert_eq!(memory.claim().map(|claim| claim.position), Some(messages[3].position));
+    assert!(memory.retained.last().is_none());
+}
+
+#[test]
+fn the_oldest_go_when_the_bound_is_reached() {
+    let messages = chain(1, 4);
+    let mut memory = Memory::new(false, messages[2].body().len() + messages[3].body().len());
+    for message in &messages {
+        memory.retained.push(message.clone());
+    }
+    assert_eq!((retained(&memory, 1), retained(&memory, 2)), (Err(Some(3)), Ok(vec![3, 4])));
+}
+
+#[test]
+fn another_end_of_the_history_begins_anew() {
+    let messages = chain(1, 3);
+    let mut memory = Memory::new(true, 1 << 20);
+    memory.begin_reign(Link::Write(messages[0].clone()));
+    memory.retained.push(messages[1].clone());
+    assert!(!memory.genesis);
+    // Published again under the next epoch: the same message.
+    memory.begin_reign(Link::Write(messages[1].with_epoch(2)));
+    assert_eq!(retained(&memory, 0), Ok(vec![1, 2]));
+    // The same place, other content: only the new one counts.
+    let fork = WriteMessage::new(CLUSTER, 3, messages[0].position, 0, batch("fork"));
+    memory.begin_reign(Link::Write(fork.clone()));
+    assert_eq!((retained(&memory, 0), retained(&memory, 1)), (Err(Some(2)), Ok(vec![2])));
+    assert_eq!(memory.claim(), Some(Claim { epoch: 3, position: fork.position }));
+    memory.begin_reign(mark(4, messages[0].position));
+    assert_eq!((retained(&memory, 0), retained(&memory, 1)), (Err(None), Ok(vec![])));
+}
+
+#[test]
+fn a_heart_that_does_not_reign_claims_nothing_that_was_given_up() {
+    for (from, reigns, claims) in
+        [(Some(3), false, true), (Some(2), false, false), (Some(2), true, true), (None, false, true)]
+    {
+        let mut memory = Memory::new(false, 1 << 20);
+        for message in chain(1, 2) {
+            memory.retained.push(message);
+        }
+        memory.accept_loss(from, reigns);
+        assert_eq!(memory.claim().is_some(), claims, "{from:?} {reigns}");
+    }
+}

@@ -1,0 +1,133 @@
+use super::super::tests::{CLUSTER, batch, chain, id, report};
+use super::*;
+use crate::report::Sealed;
+
+const NONCE: u64 = 77;
+
+/// An answer of a node whose session was known before the seal.
+fn answer(node: u32, epoch: u64, applied: Position) -> Report {
+    Report { sealed: Some(Sealed { nonce: NONCE, number: 1 }), ..report(node, epoch, applied) }
+}
+
+fn claim(message: &WriteMessage) -> Claim {
+    Claim { epoch: message.epoch, position: message.position }
+}
+
+fn hear(reports: &[Report]) -> Testimony {
+    let mut testimony = Testimony::default();
+    for report in reports {
+        testimony.hear(report, 0);
+    }
+    testimony
+}
+
+fn decide(testimony: &Testimony, memory: &Memory) -> Result<(u64, Position, bool), Unsealed> {
+    testimony
+        .decide(CLUSTER, memory, NONCE, 0)
+        .map(|link| (link.epoch(), link.position(), matches!(link, Link::Write(_))))
+}
+
+fn memory(members: &[u32]) -> Memory {
+    Memory { members: Some(members.iter().map(|node| id(*node)).collect()), ..Memory::new(false, 1 << 20) }
+}
+
+#[test]
+fn the_end_is_the_highest_that_was_applied_when_nobody_knows_of_more() {
+    let messages = chain(4, 3);
+    let testimony = hear(&[answer(1, 4, messages[0].position), answer(2, 6, messages[2].position)]);
+    assert_eq!(decide(&testimony, &memory(&[1, 2])), Ok((7, messages[2].position, false)));
+}
+
+#[test]
+fn a_message_that_a_node_could_not_prove_is_the_end_and_is_published_with_its_content() {
+    let messages = chain(4, 3);
+    let tip = &messages[2];
+    let report = Report { tip: Some(claim(tip)), ..answer(1, 4, messages[1].position) };
+    let mut testimony = hear(&[report, answer(2, 4, messages[1].position)]);
+    assert!(decide(&testimony, &memory(&[1, 2])).is_err(), "the content is not here yet");
+    testimony.hear_tip(id(1), tip.clone());
+    assert_eq!(decide(&testimony, &memory(&[1, 2])), Ok((5, tip.position, true)));
+}
+
+#[test]
+fn of_two_tips_the_one_of_the_later_reign_is_the_end_and_none_undoes_what_was_applied() {
+    let messages = chain(4, 3);
+    let other = WriteMessage::new(CLUSTER, 5, messages[0].position, 0, batch("later reign"));
+    let with_tip = |node, tip: &WriteMessage| Report {
+        tip: Some(claim(tip)),
+        ..answer(node, tip.epoch, messages[0].position)
+    };
+    let mut testimony = hear(&[with_tip(1, &messages[1]), with_tip(2, &other)]);
+    testimony.hear_tip(id(1), messages[1].clone());
+    testimony.hear_tip(id(2), other.clone());
+    assert_eq!(decide(&testimony, &memory(&[1, 2])), Ok((6, other.position, true)));
+    testimony.hear(&answer(3, 4, messages[1].position), 0);
+    assert_eq!(decide(&testimony, &memory(&[1, 2, 3])), Ok((6, messages[1].position, false)));
+}
+
+#[test]
+fn what_somebody_has_proof_of_is_the_end_even_if_nobody_has_it() {
+    let messages = chain(4, 5);
+    let shown = Report { shown: Some(messages[3].position), ..answer(1, 4, messages[0].position) };
+    let testimony = hear(&[shown]);
+    assert_eq!(decide(&testimony, &memory(&[1])), Ok((5, messages[3].position, false)));
+    let mut memory = memory(&[1]);
+    memory.cut = true;
+    assert_eq!(decide(&testimony, &memory), Ok((5, messages[0].position, false)), "the loss was accepted");
+}
+
+#[test]
+fn what_this_heart_or_another_one_confirmed_is_the_end() {
+    let messages = chain(4, 4);
+    let mut testimony = hear(&[answer(1, 4, messages[0].position)]);
+    let mut memory = memory(&[1]);
+    for message in &messages[..2] {
+        memory.retained.push(message.clone());
+    }
+    assert_eq!(decide(&testimony, &memory), Ok((5, messages[1].position, true)));
+    testimony.hear_claim(claim(&messages[3]));
+    testimony.hear_claim(claim(&messages[2]));
+    assert_eq!(decide(&testimony, &memory), Ok((5, messages[3].position, false)));
+}
+
+#[test]
+fn every_member_has_to_answer_or_the_very_loss_has_to_be_accepted() {
+    let messages = chain(4, 2);
+    let testimony = hear(&[answer(1, 4, messages[1].position), report(2, 4, messages[0].position)]);
+    let mut memory = memory(&[1, 2, 3]);
+    let unsealed = decide(&testimony, &memory).unwrap_err();
+    assert_eq!(unsealed, Unsealed { unanswered: vec![id(2), id(3)], best: 2 });
+    assert!(unsealed.to_string().contains("waits for node 2, 3"), "{unsealed}");
+    assert!(unsealed.to_string().contains("everything from 3 on"), "{unsealed}");
+    for (accepted, decided) in [(2, false), (3, true), (4, false)] {
+        memory.accepted_loss = Some(accepted);
+        assert_eq!(decide(&testimony, &memory).is_ok(), decided, "{accepted}");
+    }
+    memory.members = None;
+    memory.accepted_loss = None;
+    assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(2)], "those that report count");
+    assert!(decide(&Testimony::default(), &memory).is_err(), "somebody has to");
+}
+
+#[test]
+fn a_seal_that_was_published_before_the_session_was_heard_of_proves_nothing() {
+    let sealed = |session, nonce, number| Report {
+        session,
+        sealed: Some(Sealed { nonce, number }),
+        ..report(1, 4, Position::genesis(CLUSTER))
+    };
+    let memory = memory(&[1]);
+    for (reports, answered) in [
+        (vec![(Some(1), NONCE, 3, 3)], false),
+        (vec![(Some(1), NONCE, 3, 3), (Some(1), NONCE, 4, 5)], true),
+        (vec![(Some(1), NONCE, 3, 3), (Some(2), NONCE, 4, 4)], false),
+        (vec![(None, NONCE, 3, 3), (None, NONCE, 4, 4)], false),
+        (vec![(Some(1), NONCE, 3, 3), (Some(1), NONCE + 1, 4, 4)], false),
+    ] {
+        let mut testimony = Testimony::default();
+        for (session, nonce, number, published) in &reports {
+            testimony.hear(&sealed(*session, *nonce, *number), *published);
+        }
+        assert_eq!(decide(&testimony, &memory).is_ok(), answered, "{reports:?}");
+    }
+}

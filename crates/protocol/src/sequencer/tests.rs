@@ -1,0 +1,123 @@
+use super::*;
+use crate::report::NodeState;
+use crate::write::Write;
+
+pub(super) const CLUSTER: &str = "c";
+
+pub(super) fn batch(key: &str) -> WriteBatch {
+    let json = format!(r#"{{"op":"delete","collection":"c","key":"{key}"}}"#);
+    let mut batch = WriteBatch::default();
+    batch.push(&Write::parse(&json, "write").unwrap());
+    batch
+}
+
+/// A chain of messages with one write each: the one at index `i` has sequence number `i + 1`.
+pub(super) fn chain(epoch: u64, length: usize) -> Vec<WriteMessage> {
+    let mut messages: Vec<WriteMessage> = Vec::new();
+    for index in 0..length {
+        let previous = messages.last().map_or(Position::genesis(CLUSTER), |message| message.position);
+        messages.push(WriteMessage::new(CLUSTER, epoch, previous, 0, batch(&index.to_string())));
+    }
+    messages
+}
+
+pub(super) fn mark(epoch: u64, position: Position) -> Link {
+    Link::Mark(Mark { cluster: CLUSTER.to_owned(), epoch, position, at: 0, digest: None })
+}
+
+pub(super) fn id(node: u32) -> NodeId {
+    NodeId::new(node).unwrap()
+}
+
+pub(super) fn report(node: u32, epoch: u64, applied: Position) -> Report {
+    Report {
+        cluster: CLUSTER.to_owned(),
+        node: id(node),
+        state: NodeState::Ready,
+        applied,
+        epoch,
+        shown: None,
+        tip: None,
+        session: Some(u64::from(node)),
+        sealed: None,
+        missing: None,
+        outcomes: None,
+        digest: Digest::default(),
+        rows: 0,
+        lag_seconds: 0.0,
+        failed: 0,
+        malformed: 0,
+        rebuilds: 0,
+        reason: None,
+    }
+}
+
+fn at(last: u64) -> Position {
+    Position { last, ..Position::genesis(CLUSTER) }
+}
+
+fn first_reign() -> Reign {
+    Reign::new(CLUSTER, 1, Position::genesis(CLUSTER))
+}
+
+#[test]
+fn every_message_continues_the_one_before() {
+    let in_flight = first_reign().publish(batch("a"), 5);
+    assert_eq!((in_flight.message().first, in_flight.message().epoch), (1, 1));
+    let reign = in_flight.confirmed();
+    let mark = reign.mark(None, 6);
+    let in_flight = reign.publish(batch("b"), 7);
+    assert_eq!(in_flight.message().first, 2);
+    assert_eq!(in_flight.message().previous, mark.position);
+}
+
+#[test]
+fn of_two_links_the_one_of_the_later_reign_is_nearer_to_the_end_then_the_longer_one_then_the_mark() {
+    let messages = chain(1, 2);
+    let write = |index: usize, epoch| Link::Write(messages[index].with_epoch(epoch));
+    for (near, far) in [
+        (write(1, 1), write(0, 1)),
+        (write(0, 2), write(1, 1)),
+        (mark(1, messages[1].position), write(1, 1)),
+        (write(1, 2), mark(1, messages[1].position)),
+    ] {
+        for (one, other) in [(near.clone(), far.clone()), (far.clone(), near.clone())] {
+            let chosen = later(one, other);
+            assert_eq!((chosen.epoch(), chosen.position()), (near.epoch(), near.position()));
+            assert_eq!(matches!(chosen, Link::Mark(_)), matches!(near, Link::Mark(_)));
+        }
+    }
+}
+
+#[test]
+fn a_node_or_a_heart_that_is_ahead_shows_a_stale_head() {
+    let in_flight = first_reign().publish(batch("a"), 0);
+    assert_eq!(in_flight.judge(&report(2, 1, at(0))), Ok(()));
+    assert!(in_flight.judge(&report(2, 1, at(1))).is_err(), "nobody may have what is not confirmed");
+    let reign = in_flight.confirmed();
+    assert_eq!(reign.judge(&report(2, 1, at(1))), Ok(()));
+    let error = reign.judge(&report(2, 2, at(0))).unwrap_err();
+    assert_eq!(error, StaleHead { node: Some(id(2)), last: 0, epoch: 2 });
+    assert!(error.to_string().contains("node 2 is at 0 of epoch 2"));
+    assert_eq!(reign.judge_claim(Claim { epoch: 1, position: at(1) }), Ok(()));
+    let error = reign.judge_claim(Claim { epoch: 1, position: at(2) }).unwrap_err();
+    assert!(error.to_string().contains("another heart is at 2"));
+}
+
+#[test]
+fn a_reign_is_cut_short_only_for_the_very_loss_that_was_accepted() {
+    let reign = Reign::new(CLUSTER, 3, at(9));
+    let stuck = Report { missing: Some(6), ..report(1, 3, at(5)) };
+    let behind = report(2, 3, at(4));
+    let mut memory = Memory::new(false, 1);
+    assert!(!reign.is_cut_short(&memory, &[&stuck, &behind]), "nobody accepted a loss");
+    for (accepted, cut) in [(5, false), (6, true), (7, false), (10, false)] {
+        memory.accept_loss(Some(accepted), true);
+        assert_eq!(reign.is_cut_short(&memory, &[&stuck, &behind]), cut, "{accepted}");
+    }
+    memory.accept_loss(Some(6), true);
+    assert!(!reign.is_cut_short(&memory, &[&report(1, 3, at(5)), &behind]), "nobody misses it");
+    assert!(!reign.is_cut_short(&memory, &[&stuck, &report(3, 3, at(6))]), "somebody has it");
+    memory.members = Some([1, 2, 3].map(id).into());
+    assert!(!reign.is_cut_short(&memory, &[&stuck, &behind]), "node 3 may have it");
+}
