@@ -3,7 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::write::{Write, WriteBatch};
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::wait_for;
@@ -15,7 +15,8 @@ fn first_message(cluster: &str) -> String {
     let mut batch = WriteBatch::default();
     let write = r#"{"op":"put","collection":"forged","key":"k","value":"forged"}"#;
     batch.push(&Write::parse(write, "write").unwrap());
-    let message = WriteMessage::new(cluster, 1, Position::genesis(cluster), 0, batch);
+    let message =
+        WriteMessage::new(cluster, Term { epoch: 1, reign: 1 }, Position::genesis(cluster), 0, batch);
     String::from_utf8(message.body().to_vec()).unwrap()
 }
 

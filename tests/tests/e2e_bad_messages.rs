@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use broadcast_api::ConditionType;
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::write::{Write, WriteBatch};
 use broadcast_tests::client::{Client, wait_for};
 use broadcast_tests::cluster::broker::Broker;
@@ -73,7 +73,9 @@ fn build_garbage(cluster: &str) -> Vec<Vec<u8>> {
         Write::parse(r#"{"op":"put","collection":"users","key":"1","value":"evil"}"#, "write").unwrap();
     let mut batch = WriteBatch::default();
     batch.push(&write);
-    let of = |cluster: &str| WriteMessage::new(cluster, 1, Position::genesis(cluster), 0, batch.clone());
+    let of = |cluster: &str| {
+        WriteMessage::new(cluster, Term { epoch: 1, reign: 1 }, Position::genesis(cluster), 0, batch.clone())
+    };
     let genuine = String::from_utf8(of(cluster).body().to_vec()).unwrap();
     let broken = genuine.replace("evil", "worse");
     assert_ne!(genuine, broken);

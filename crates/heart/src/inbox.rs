@@ -79,7 +79,7 @@ impl Tips {
 }
 
 fn claim(tip: &WriteMessage) -> Claim {
-    Claim { epoch: tip.epoch, position: tip.position }
+    Claim { epoch: tip.term.epoch, position: tip.position }
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ impl SharedMemory {
 #[cfg(test)]
 pub(crate) mod tests {
     use broadcast_protocol::chain::Position;
-    use broadcast_protocol::envelope::WriteMessage;
+    use broadcast_protocol::envelope::{Term, WriteMessage};
     use broadcast_protocol::write::{Write, WriteBatch};
 
     use super::*;
@@ -94,7 +94,7 @@ pub(crate) mod tests {
         let json = format!(r#"{{"op":"put","collection":"c","key":"k","value":"{value}"}}"#);
         let mut batch = WriteBatch::default();
         batch.push(&Write::parse(&json, "write").unwrap());
-        WriteMessage::new("c", 1, previous, 0, batch)
+        WriteMessage::new("c", Term { epoch: 1, reign: 1 }, previous, 0, batch)
     }
 
     /// A memory of so many messages, from the beginning on.
@@ -127,7 +127,7 @@ pub(crate) mod tests {
         for write in &large {
             batch.push(&Write::parse(write, "write").unwrap());
         }
-        let large = WriteMessage::new("c", 1, end.position, 0, batch);
+        let large = WriteMessage::new("c", Term { epoch: 1, reign: 1 }, end.position, 0, batch);
         memory.with(|memory| memory.retained.push(large));
         assert_eq!(count(&memory, 40), 1);
     }

@@ -230,7 +230,7 @@ impl Rule<'_> {
         let (writes, waiting) = batch.into_parts();
         let count = writes.len() as u64;
         let in_flight = reign.publish(writes, unix_milliseconds());
-        let epoch = in_flight.message().epoch;
+        let epoch = in_flight.message().term.epoch;
         let started = Instant::now();
         let confirm = self.court.publish(&in_flight.message().clone().into()).await?;
         let mut mark = self.mark.take();

@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use broadcast_protocol::envelope::{DecodeError, Mark, Message};
+use broadcast_protocol::envelope::{DecodeError, MAX_NUMBER, Mark, Message};
 use broadcast_protocol::sequencer::{Need, Reign, TakeOver};
 use broadcast_protocol::topology::HEAD_QUEUE_LENGTH;
 use broadcast_service::amqp::{AmqpError, Channel, Confirm, Delivery, Outgoing, Publisher, Receipt};
@@ -64,7 +64,7 @@ impl<'a> Heir<'a> {
         head_queue: String,
         role: &'a watch::Sender<Role>,
     ) -> Self {
-        let take_over = TakeOver::new(&court.cluster, rand::random(), 0);
+        let take_over = TakeOver::new(&court.cluster, rand::random_range(0..=MAX_NUMBER), 0);
         let (started, tips) = (Instant::now(), Tips::default());
         Self { court, channel, head_queue, role, started, take_over, tips, taken: 0, receipt: None }
     }

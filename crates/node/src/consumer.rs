@@ -28,8 +28,7 @@ use crate::status::Status;
 use crate::store::StoreError;
 use crate::writer::Writer;
 
-/// How many deliveries the broker may have given without an acknowledgement. All of them are in memory while a gap is
-/// open: 16 messages of at most 9 MiB are 144 MiB.
+/// How many deliveries the broker may have given without an acknowledgement: 16 messages of at most 9 MiB are 144 MiB.
 const PREFETCH: u16 = 16;
 
 /// Keeps the database up to date with the queue.
@@ -108,8 +107,8 @@ impl QueueConsumer {
         delays: &mut Delays,
         shutdown: &CancellationToken,
     ) -> End {
-        let committed = match self.writer.committed().await {
-            Ok(committed) => committed,
+        let (committed, kept) = match self.writer.load().await {
+            Ok(loaded) => loaded,
             Err(error) => return End::StoreFailed(error),
         };
         let Some(connected) = shutdown.run_until_cancelled(self.connect()).await else {
@@ -121,8 +120,8 @@ impl QueueConsumer {
         };
         delays.lost.reset();
         self.metrics.sessions.inc();
-        tracing::info!(applied = committed.applied.position.last, "consuming");
-        let replica = Replica::new(&self.config.cluster, committed.applied);
+        tracing::info!(applied = committed.applied.position.last, waiting = kept.len(), "consuming");
+        let replica = Replica::new(&self.config.cluster, committed.applied, kept, self.config.backlog_bytes);
         let mut session = Session::new(self, (&connection, consumer), replica, &mut delays.failed, findings);
         let end = session.run(shutdown).await;
         // The channel first: to drop the consumer before would cancel it, and another consumer of this queue would

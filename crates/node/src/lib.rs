@@ -120,6 +120,7 @@ pub(crate) async fn run(
         node,
         heart_queue: config.topology().names().heart_queue(),
         status: watched.clone(),
+        readers: store.readers(),
     };
     let (found, findings) = Findings::channel();
     let scrubber = Scrubber {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::names::NodeId;
+use broadcast_protocol::replica::Change;
 use broadcast_protocol::write::{Write, WriteBatch};
 use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{http_client, serve};
@@ -37,9 +38,10 @@ pub fn fill(directory: &Path, rows: u64, with_ids: bool) -> Result<(), MeasureEr
         for seq in position.last..(position.last + WRITES_IN_A_MESSAGE).min(rows) {
             batch.push(&Write::parse(&build_write(seq, with_ids), "write")?);
         }
-        let message = WriteMessage::new(CLUSTER, 1, position, unix_milliseconds(), batch);
+        let message =
+            WriteMessage::new(CLUSTER, Term { epoch: 1, reign: 1 }, position, unix_milliseconds(), batch);
         position = message.position;
-        store.apply(&[message])?;
+        store.change(&[Change::Apply(message)])?;
     }
     Ok(())
 }

@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) writes_applied: Counter,
     /// Messages that came from a peer.
     pub(crate) messages_repaired: Counter,
+    /// Messages that were kept in the database, to wait for what is before them.
+    pub(crate) messages_kept: Counter,
     /// Gaps that were met.
     pub(crate) repairs: Counter,
     /// Snapshots of peers that were installed, and how long that took.
@@ -77,6 +79,7 @@ impl Metrics {
             messages_applied: Counter::default(),
             writes_applied: Counter::default(),
             messages_repaired: Counter::default(),
+            messages_kept: Counter::default(),
             repairs: Counter::default(),
             snapshots_installed: Counter::default(),
             snapshot_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
@@ -112,6 +115,11 @@ impl Metrics {
             "messages_repaired",
             "Messages that were fetched from a peer",
             metrics.messages_repaired,
+        );
+        registry.register(
+            "messages_kept",
+            "Messages that wait in the database for what is before them",
+            metrics.messages_kept,
         );
         registry.register("repairs", "Gaps that were met", metrics.repairs);
         registry.register(

@@ -13,10 +13,12 @@ use broadcast_service::amqp::{AmqpError, Channel, Connection, Outgoing};
 use broadcast_service::amqp_url::AmqpUrlSource;
 use broadcast_service::backoff::Backoff;
 use broadcast_service::clock::unix_milliseconds;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::status::{Status, Tip};
+use crate::store::Readers;
 
 /// The shortest time between two reports.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
@@ -32,6 +34,8 @@ pub(crate) struct Reporter {
     pub(crate) node: NodeId,
     pub(crate) heart_queue: String,
     pub(crate) status: watch::Receiver<Status>,
+    /// Where messages wait.
+    pub(crate) readers: Readers,
 }
 
 impl Reporter {
@@ -74,12 +78,26 @@ impl Reporter {
             let status = self.status.borrow_and_update();
             (build_report(&self.cluster, self.node, &status), plan_tip(&status, told.as_ref()))
         };
-        if let Some((testimony, tip)) = tip {
-            self.send_one(channel, TIP_KIND, tip.0.body()).await?;
+        if let Some((testimony, tip)) = tip
+            && let Some(body) = self.find_body(tip).await
+        {
+            self.send_one(channel, TIP_KIND, &body).await?;
             *told = Some(testimony);
         }
         // A struct of strings and numbers always encodes.
         self.send_one(channel, REPORT_KIND, &serde_json::to_vec(&report).unwrap_or_default()).await
+    }
+
+    /// Nothing when the message waits no longer: the next report names another tip.
+    async fn find_body(&self, tip: Tip) -> Option<Bytes> {
+        if let Some(message) = tip.message {
+            return Some(message.body().clone());
+        }
+        let found = self.readers.read(move |reader| reader.kept_body(tip.claim.position)).await;
+        found
+            .inspect_err(|error| tracing::warn!(%error, "cannot read the message that waits"))
+            .ok()?
+            .map(Bytes::from)
     }
 
     async fn send_one(&self, channel: &Channel, kind: &str, body: &[u8]) -> Result<(), AmqpError> {
@@ -101,7 +119,7 @@ struct Testimony {
 fn plan_tip(status: &Status, told: Option<&Testimony>) -> Option<(Testimony, Tip)> {
     let knowledge = &status.knowledge;
     let (sealed, tip) = (knowledge.sealed?, knowledge.tip.as_ref()?);
-    let testimony = Testimony { sealed, tip: tip.claim() };
+    let testimony = Testimony { sealed, tip: tip.claim };
     (told != Some(&testimony)).then(|| (testimony, tip.clone()))
 }
 
@@ -114,7 +132,7 @@ fn build_report(cluster: &str, node: NodeId, status: &Status) -> Report {
         applied: status.committed.applied.position,
         epoch: knowledge.epoch,
         shown: knowledge.shown,
-        tip: knowledge.tip.as_ref().map(Tip::claim),
+        tip: knowledge.tip.as_ref().map(|tip| tip.claim),
         session: knowledge.session,
         sealed: knowledge.sealed,
         missing: status.missing,
@@ -131,6 +149,7 @@ fn build_report(cluster: &str, node: NodeId, status: &Status) -> Report {
 
 #[cfg(test)]
 mod tests {
+    use broadcast_protocol::envelope::WriteMessage;
     use broadcast_protocol::outcome::{Rejected, Rejection};
     use broadcast_protocol::replica::Replica;
 
@@ -143,6 +162,10 @@ mod tests {
         NodeId::new(3).unwrap()
     }
 
+    fn claim(message: &WriteMessage) -> Claim {
+        Claim { epoch: message.term.epoch, position: message.position }
+    }
+
     fn status(knowledge: Knowledge) -> Status {
         Status { knowledge, ..Status::starting(Committed::nothing(CLUSTER), 0) }
     }
@@ -151,12 +174,12 @@ mod tests {
     fn a_report_says_what_is_known_beyond_what_is_applied() {
         let mut history = History { epoch: 7, ..History::default() };
         let messages = history.puts(2);
-        let mut replica = Replica::new(CLUSTER, Committed::nothing(CLUSTER).applied);
+        let mut replica = Replica::new(CLUSTER, Committed::nothing(CLUSTER).applied, [], 0);
         assert!(replica.receive(0, messages[1].body()).is_empty(), "it waits for the one before");
         let knowledge = Knowledge {
             epoch: replica.epoch(),
             shown: replica.shown(),
-            tip: replica.tip().cloned().map(Tip),
+            tip: replica.tip().map(Tip::of),
             session: Some(5),
             sealed: Some(Sealed { nonce: 1, number: 2 }),
         };
@@ -177,9 +200,9 @@ mod tests {
         let mut history = History::default();
         let (first, second) = (history.puts(1).remove(0), history.puts(1).remove(0));
         let seal = |number| Some(Sealed { nonce: 1, number });
-        let told = |sealed: Option<Sealed>, tip: &broadcast_protocol::envelope::WriteMessage| Testimony {
+        let told = |sealed: Option<Sealed>, tip: &WriteMessage| Testimony {
             sealed: sealed.unwrap(),
-            tip: Tip(tip.clone()).claim(),
+            tip: claim(tip),
         };
         let before = told(seal(1), &first);
         for (sealed, tip, before, sends) in [
@@ -190,11 +213,15 @@ mod tests {
             (seal(2), Some(&first), Some(&before), true),
             (seal(1), Some(&second), Some(&before), true),
         ] {
-            let status = status(Knowledge { sealed, tip: tip.cloned().map(Tip), ..Knowledge::default() });
+            let status = status(Knowledge {
+                sealed,
+                tip: tip.map(|tip| Tip { claim: claim(tip), message: Some(tip.clone()) }),
+                ..Knowledge::default()
+            });
             let planned = plan_tip(&status, before);
             assert_eq!(planned.is_some(), sends, "{sealed:?} {tip:?} {before:?}");
             if let (Some((testimony, sent)), Some(tip)) = (planned, tip) {
-                assert_eq!((testimony, sent.0.body()), (told(sealed, tip), tip.body()));
+                assert_eq!((testimony, sent.claim), (told(sealed, tip), claim(tip)));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::replica;
 use broadcast_protocol::report::{Claim, NodeState, Sealed};
 use broadcast_service::admin::Readiness;
 use broadcast_service::clock::unix_milliseconds;
@@ -45,21 +46,25 @@ pub(crate) struct Knowledge {
     pub(crate) sealed: Option<Sealed>,
 }
 
-/// A message that is here and not proven. Shares its bytes with whoever holds it.
+/// A message that is here and not proven.
 #[derive(Debug, Clone)]
-pub(crate) struct Tip(pub(crate) WriteMessage);
+pub(crate) struct Tip {
+    /// How far it goes.
+    pub(crate) claim: Claim,
+    /// Itself, unless it is in the database. Shares its bytes with whoever holds it.
+    pub(crate) message: Option<WriteMessage>,
+}
 
 impl Tip {
-    /// How far it goes.
-    pub(crate) fn claim(&self) -> Claim {
-        Claim { epoch: self.0.epoch, position: self.0.position }
+    pub(crate) fn of(tip: replica::Tip<'_>) -> Self {
+        Self { claim: tip.claim, message: tip.message.cloned() }
     }
 }
 
 /// A position has one content.
 impl PartialEq for Tip {
     fn eq(&self, other: &Self) -> bool {
-        self.claim() == other.claim()
+        self.claim == other.claim
     }
 }
 

@@ -18,6 +18,7 @@ mod quarantine;
 mod read;
 mod schema;
 mod snapshot;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! What the tests of several modules make their histories of, and the peers that have them.
 
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::names::NodeId;
+use broadcast_protocol::replica::Change;
 use broadcast_protocol::write::{Write, WriteBatch};
 use broadcast_service::admin::Readiness;
 use broadcast_service::clock::unix_milliseconds;
@@ -16,7 +17,7 @@ use crate::http::{Api, api_router};
 use crate::metrics::Metrics;
 use crate::repair::Peers;
 use crate::status::Status;
-use crate::store::{Committed, Store};
+use crate::store::{AppliedBatch, Committed, Store, StoreError};
 
 pub(crate) const CLUSTER: &str = "test";
 
@@ -39,7 +40,8 @@ impl History {
         for write in writes {
             batch.push(&Write::parse(write.as_ref(), "write").unwrap());
         }
-        let message = WriteMessage::new(CLUSTER, self.epoch, self.position, 1_000, batch);
+        let message =
+            WriteMessage::new(CLUSTER, Term { epoch: self.epoch, reign: 1 }, self.position, 1_000, batch);
         self.position = message.position;
         message
     }
@@ -68,6 +70,13 @@ pub(crate) fn delete(collection: &str, key: &str) -> String {
 pub(crate) fn with(write: &str, field: &str, json: &str) -> String {
     let fields = write.strip_suffix('}').unwrap_or(write);
     format!(r#"{fields},"{field}":{json}}}"#)
+}
+
+impl Store {
+    /// Applies messages in one transaction.
+    pub(crate) fn apply(&mut self, messages: &[WriteMessage]) -> Result<AppliedBatch, StoreError> {
+        self.change(&messages.iter().cloned().map(Change::Apply).collect::<Vec<_>>())
+    }
 }
 
 /// A node that others ask, on loopback.

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::replica::{Change, Kept};
 
 use crate::store::{AppliedBatch, Committed, InstallError, Store, StoreError};
 
@@ -17,9 +17,9 @@ impl Writer {
         Self(Arc::new(Mutex::new(store)))
     }
 
-    /// Applies messages in one transaction.
-    pub(crate) async fn apply(&self, messages: Vec<WriteMessage>) -> Result<AppliedBatch, StoreError> {
-        self.run(move |store| store.apply(&messages)).await
+    /// Makes changes in one transaction.
+    pub(crate) async fn change(&self, changes: Vec<Change>) -> Result<AppliedBatch, StoreError> {
+        self.run(move |store| store.change(&changes)).await
     }
 
     /// Proves that the database can be written to.
@@ -27,9 +27,9 @@ impl Writer {
         self.run(Store::probe).await
     }
 
-    /// Where the database is.
-    pub(crate) async fn committed(&self) -> Result<Committed, StoreError> {
-        self.run(|store| store.committed()).await
+    /// Where the database is, and what waits in it.
+    pub(crate) async fn load(&self) -> Result<(Committed, Vec<Kept>), StoreError> {
+        self.run(|store| Ok((store.committed()?, store.kept()?))).await
     }
 
     /// Replaces everything with a snapshot that is further on, or nothing.

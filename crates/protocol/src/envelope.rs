@@ -23,11 +23,20 @@ pub const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (1 << 20);
 /// The highest epoch, sequence number and time: what every database's signed 64-bit integer holds.
 pub const MAX_NUMBER: u64 = i64::MAX as u64;
 
+/// Which reign a message is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// Grows from reign to reign.
+    pub epoch: u64,
+    /// Random, one for each reign: when the head queue was lost, two may have the same epoch.
+    pub reign: u64,
+}
+
 /// A batch of writes that continues the chain.
 #[derive(Debug, Clone)]
 pub struct WriteMessage {
     /// The reign of the heart that published it.
-    pub epoch: u64,
+    pub term: Term,
     /// The sequence number of its first write.
     pub first: u64,
     /// The position before it: `last` is `first - 1`.
@@ -47,7 +56,7 @@ pub struct Mark {
     /// The cluster's id.
     pub cluster: String,
     /// The reign of the heart that published it.
-    pub epoch: u64,
+    pub term: Term,
     /// The position.
     pub position: Position,
     /// When the heart made it, in milliseconds since the Unix epoch.
@@ -123,22 +132,22 @@ pub enum DecodeError {
 
 impl WriteMessage {
     /// Makes the message that puts a batch, which is not empty, after `previous`.
-    pub fn new(cluster: &str, epoch: u64, previous: Position, at: u64, batch: WriteBatch) -> Self {
+    pub fn new(cluster: &str, term: Term, previous: Position, at: u64, batch: WriteBatch) -> Self {
         let count = batch.len() as u64;
         let writes = Bytes::from(batch.into_json());
         let position = Position { last: previous.last + count, hash: previous.hash.next(&writes) };
-        Self::assemble(cluster, epoch, previous, position, at, &writes)
+        Self::assemble(cluster, term, previous, position, at, &writes)
     }
 
-    /// The same writes under another epoch; the hash stays.
+    /// The same writes under another reign; the hash stays.
     #[must_use]
-    pub fn with_epoch(&self, epoch: u64) -> Self {
-        Self::assemble(&self.cluster, epoch, self.previous, self.position, self.at, &self.writes)
+    pub fn with_term(&self, term: Term) -> Self {
+        Self::assemble(&self.cluster, term, self.previous, self.position, self.at, &self.writes)
     }
 
     fn assemble(
         cluster: &str,
-        epoch: u64,
+        term: Term,
         previous: Position,
         position: Position,
         at: u64,
@@ -148,7 +157,8 @@ impl WriteMessage {
             first: Some(previous.last + 1),
             prev: Some(previous.hash),
             hash: Some(position.hash),
-            ..Wire::new(cluster, epoch, at)
+            reign: Some(term.reign),
+            ..Wire::new(cluster, term.epoch, at)
         };
         // The writes are appended as the bytes they are: they were hashed, and may be megabytes.
         let mut body = encode(&wire);
@@ -160,7 +170,7 @@ impl WriteMessage {
         body.push(b'}');
         let body = Bytes::from(body);
         Self {
-            epoch,
+            term,
             first: previous.last + 1,
             previous,
             position,
@@ -187,7 +197,8 @@ impl WriteMessage {
 impl Mark {
     /// The mark of a cluster that no heart has served yet.
     pub fn genesis(cluster: &str, at: u64) -> Self {
-        Self { cluster: cluster.to_owned(), epoch: 0, position: Position::genesis(cluster), at, digest: None }
+        let term = Term { epoch: 0, reign: 0 };
+        Self { cluster: cluster.to_owned(), term, position: Position::genesis(cluster), at, digest: None }
     }
 
     /// The encoded message: one line of JSON.
@@ -196,7 +207,8 @@ impl Mark {
             last: Some(self.position.last),
             hash: Some(self.position.hash),
             digest: self.digest,
-            ..Wire::new(&self.cluster, self.epoch, self.at)
+            reign: Some(self.term.reign),
+            ..Wire::new(&self.cluster, self.term.epoch, self.at)
         };
         Bytes::from(encode(&wire))
     }
@@ -241,8 +253,8 @@ impl Message {
     /// The AMQP property `message_id`.
     pub fn id(&self) -> String {
         let (epoch, number) = match self {
-            Self::Link(Link::Write(message)) => (message.epoch, message.first),
-            Self::Link(Link::Mark(mark)) => (mark.epoch, mark.position.last),
+            Self::Link(Link::Write(message)) => (message.term.epoch, message.first),
+            Self::Link(Link::Mark(mark)) => (mark.term.epoch, mark.position.last),
             Self::Seal(seal) => (seal.epoch, seal.number),
         };
         format!("{epoch}.{number}")
@@ -263,10 +275,10 @@ impl From<Mark> for Message {
 
 impl Link {
     /// The reign of the heart that published it.
-    pub fn epoch(&self) -> u64 {
+    pub fn term(&self) -> Term {
         match self {
-            Self::Write(message) => message.epoch,
-            Self::Mark(mark) => mark.epoch,
+            Self::Write(message) => message.term,
+            Self::Mark(mark) => mark.term,
         }
     }
 
@@ -278,12 +290,12 @@ impl Link {
         }
     }
 
-    /// The same content under another epoch; the hash stays.
+    /// The same content under another reign; the hash stays.
     #[must_use]
-    pub fn with_epoch(self, epoch: u64) -> Self {
+    pub fn with_term(self, term: Term) -> Self {
         match self {
-            Self::Write(message) => Self::Write(message.with_epoch(epoch)),
-            Self::Mark(mark) => Self::Mark(Mark { epoch, ..mark }),
+            Self::Write(message) => Self::Write(message.with_term(term)),
+            Self::Mark(mark) => Self::Mark(Mark { term, ..mark }),
         }
     }
 }

@@ -3,124 +3,29 @@
 //! Guarantees:
 //! - A message is applied only once something proves that the broker holds it for everyone: its successor, a mark, or
 //!   a peer that applied it. So nothing is ever rolled back.
-//! - Nothing is skipped: what does not continue the chain waits, unacknowledged, until the gap before it is repaired
-//!   or a later reign shows that it was never part of the history.
+//! - Nothing is skipped: what does not continue the chain waits until the gap before it is repaired, or a later reign
+//!   shows that it was never part of the history.
+//! - What waits does not block the queue: it is kept in the database ([`Change::Keep`]) and acknowledged, up to a limit.
+//!   Only the one message that continues the chain waits in memory, for its successor or mark.
 //! - A delivery is acknowledged in exactly one way, and one that carries writes not before its transaction
-//!   ([`Step::Apply`]) unless it can no longer matter.
+//!   ([`Step::Do`]) unless it can no longer matter.
 //!
 //! The state advances as steps are handed out. When a transaction fails, throw the replica away, give everything back
 //! to the broker and make a new one from what the database holds.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::chain::{ChainHash, Position};
-use crate::digest::Digest;
-use crate::envelope::{DecodeError, Link, Mark, Message, WriteMessage};
+use crate::envelope::{DecodeError, Link, Mark, Message, Term, WriteMessage};
 use crate::report::Sealed;
 
-/// What a database has applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Applied {
-    /// Up to where.
-    pub position: Position,
-    /// The highest epoch that a message was applied of.
-    pub epoch: u64,
-}
+mod step;
+mod waiting;
 
-impl Applied {
-    /// Nothing.
-    pub fn nothing(cluster: &str) -> Self {
-        Self { position: Position::genesis(cluster), epoch: 0 }
-    }
-}
-
-/// Why a delivery is done with although nothing of it is applied now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dropped {
-    /// Of a reign that is over.
-    Stale,
-    /// Applied before.
-    Duplicate,
-    /// Held, but published again by the next reign.
-    Superseded,
-    /// A mark: it has been taken note of.
-    Mark,
-    /// A seal: it has been taken note of.
-    Seal,
-}
-
-/// Why a node cannot go on by itself.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Halt {
-    /// A message of a newer version: a newer node will apply it.
-    #[error("met a message of envelope version {0}, which this node does not understand: upgrade it")]
-    NewerVersion(u64),
-    /// The rows are not what the chain says.
-    #[error("diverged: this node has hash {} at {}, the cluster has {other}", own.hash, own.last)]
-    Diverged {
-        /// Where this node is.
-        own: Position,
-        /// The cluster's hash there.
-        other: ChainHash,
-    },
-    /// The rows are not what the other nodes have.
-    #[error("diverged: this node has digest {own} at {last}, most nodes have {other}")]
-    RowsDiffer {
-        /// The position.
-        last: u64,
-        /// This node's digest there.
-        own: Digest,
-        /// That of most nodes.
-        other: Digest,
-    },
-}
-
-/// What to do, in the order given. `T` is a delivery's tag.
-#[derive(Debug)]
-pub enum Step<T> {
-    /// Acknowledge: nothing of it is needed.
-    Ack(T, Dropped),
-    /// Reject without requeue.
-    Reject(T, DecodeError),
-    /// Apply in a transaction, then acknowledge (a peer's message has nothing to acknowledge).
-    Apply {
-        /// The delivery to acknowledge after the transaction.
-        ack: Option<T>,
-        /// The message.
-        message: WriteMessage,
-    },
-    /// Once everything before is applied: compare with the database's digest, if that is at this position. Another
-    /// digest is [`Halt::RowsDiffer`].
-    Compare(Position, Digest),
-    /// Stop consuming; acknowledge nothing more.
-    Halt(Halt),
-}
-
-/// Where a node stands, as far as it can know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing has told it yet where the cluster is.
-    Bootstrapping,
-    /// It has everything that was proven to it.
-    Current,
-    /// It misses what follows `after`; the cluster is at least at `shown`.
-    Gap {
-        /// The last applied sequence number.
-        after: u64,
-        /// The highest sequence number that the cluster is known to have.
-        shown: u64,
-    },
-}
-
-/// A message from a peer does not follow what is applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the peer's message starts after {found:?}, this node is at {expected:?}")]
-pub struct BrokenLink {
-    /// Where this node is.
-    pub expected: Position,
-    /// What the message follows.
-    pub found: Position,
-}
+pub use step::{Applied, BrokenLink, Change, Dropped, Halt, Kept, Standing, Step, Tip};
+use waiting::{Place, Successor, Waiting};
 
 /// The node's state between two deliveries. `T` is a delivery's tag; tags grow.
 #[derive(Debug)]
@@ -129,27 +34,39 @@ pub struct Replica<T> {
     position: Position,
     /// The highest epoch met; lower ones are over.
     epoch: u64,
-    /// Continues `position`, received but not proven.
-    held: Option<(T, WriteMessage)>,
-    /// Further on than anything that continues `position`; the broker's prefetch bounds it.
-    waiting: Vec<(T, WriteMessage)>,
-    /// The highest position that `epoch` has shown to be confirmed.
-    shown: Option<Position>,
+    /// The highest position that each reign of this epoch has shown to be confirmed.
+    shown: BTreeMap<u64, Position>,
+    waiting: Waiting<T>,
+    /// Whether the epoch has risen since stale messages were looked for.
+    has_risen: bool,
     sealed: Option<Sealed>,
 }
 
 impl<T: Copy + Ord> Replica<T> {
-    /// A replica of a database.
-    pub fn new(cluster: &str, applied: Applied) -> Self {
-        Self {
+    /// A replica of a database and of what waits in it. No more than `keep_bytes` of messages are kept.
+    pub fn new(
+        cluster: &str,
+        applied: Applied,
+        kept: impl IntoIterator<Item = Kept>,
+        keep_bytes: u64,
+    ) -> Self {
+        let mut replica = Self {
             cluster: cluster.to_owned(),
             position: applied.position,
             epoch: applied.epoch,
-            held: None,
-            waiting: Vec::new(),
-            shown: None,
+            shown: BTreeMap::new(),
+            waiting: Waiting::new(keep_bytes),
+            has_risen: true,
             sealed: None,
+        };
+        // Nothing is dropped here: the first delivery's steps do that.
+        let mut kept: Vec<Kept> = kept.into_iter().collect();
+        kept.sort_by_key(|kept| kept.term.epoch);
+        for kept in kept {
+            replica.meet(kept.term, kept.previous);
+            replica.wait(kept, Place::Database);
         }
+        replica
     }
 
     /// The position after everything that was handed out to be applied.
@@ -159,13 +76,13 @@ impl<T: Copy + Ord> Replica<T> {
 
     /// Where the node stands.
     pub fn standing(&self) -> Standing {
-        match self.shown {
-            None => Standing::Bootstrapping,
-            Some(shown) if shown.last > self.position.last || !self.waiting.is_empty() => {
-                let waiting = self.waiting.iter().map(|(_, message)| message.previous.last).max();
-                Standing::Gap { after: self.position.last, shown: shown.last.max(waiting.unwrap_or(0)) }
-            }
-            Some(_) => Standing::Current,
+        if self.shown.is_empty() && self.waiting.is_empty() {
+            return Standing::Bootstrapping;
+        }
+        let known = self.highest_shown().into_iter().chain(self.waiting.last_previous());
+        match known.map(|position| position.last).max() {
+            Some(shown) if shown > self.position.last => Standing::Gap { after: self.position.last, shown },
+            _ => Standing::Current,
         }
     }
 
@@ -176,13 +93,12 @@ impl<T: Copy + Ord> Replica<T> {
 
     /// The highest position that is known to be part of the history, when it is further on than what is applied.
     pub fn shown(&self) -> Option<Position> {
-        self.shown.filter(|shown| shown.last > self.position.last)
+        self.highest_shown().filter(|shown| shown.last > self.position.last)
     }
 
     /// The newest message that is here and not proven.
-    pub fn tip(&self) -> Option<&WriteMessage> {
-        let kept = self.held.iter().chain(&self.waiting);
-        kept.map(|(_, message)| message).max_by_key(|message| (message.epoch, message.position.last))
+    pub fn tip(&self) -> Option<Tip<'_>> {
+        self.waiting.tip(self.epoch)
     }
 
     /// The newest seal met.
@@ -193,8 +109,7 @@ impl<T: Copy + Ord> Replica<T> {
     /// Whether every delivery up to `tag` is done with once those handed out are, so that one acknowledgement may
     /// stand for all.
     pub fn may_ack_multiple(&self, tag: T) -> bool {
-        let kept = self.held.iter().chain(&self.waiting);
-        kept.map(|(kept, _)| *kept).min().is_none_or(|lowest| lowest > tag)
+        self.waiting.lowest_tag().is_none_or(|lowest| lowest > tag)
     }
 
     /// Takes a delivery.
@@ -207,18 +122,16 @@ impl<T: Copy + Ord> Replica<T> {
                 self.sealed = Some(Sealed { nonce: seal.nonce, number: seal.number });
                 steps.push(Step::Ack(tag, Dropped::Seal));
             }
-            Ok(Message::Link(link)) if link.epoch() < self.epoch => {
-                steps.push(Step::Ack(tag, Dropped::Stale));
-            }
-            Ok(Message::Link(link)) if self.contradicts(link.position()) => {
-                steps.push(Step::Halt(Halt::Diverged { own: self.position, other: link.position().hash }));
-            }
             Ok(Message::Link(link)) => {
+                if let Some(other) = self.find_contradiction(&link) {
+                    steps.push(Step::Halt(Halt::Diverged { own: self.position, other }));
+                    return steps;
+                }
                 match link {
                     Link::Write(message) => self.take_write(tag, message, &mut steps),
                     Link::Mark(mark) => self.take_mark(tag, &mark, &mut steps),
                 }
-                self.settle(&mut steps);
+                self.keep_what_waits(&mut steps);
             }
         }
         steps
@@ -230,28 +143,31 @@ impl<T: Copy + Ord> Replica<T> {
             return Err(BrokenLink { expected: self.position, found: message.previous });
         }
         let mut steps = Vec::new();
-        self.epoch = self.epoch.max(message.epoch);
+        self.meet(message.term, message.position);
         self.position = message.position;
-        steps.push(Step::Apply { ack: None, message });
+        steps.push(Step::Do { ack: None, change: Change::Apply(message) });
         self.settle(&mut steps);
+        self.keep_what_waits(&mut steps);
         Ok(steps)
     }
 
     /// Takes what a peer's snapshot has put in the place of everything applied before; it is further on.
     pub fn adopt(&mut self, applied: Applied) -> Vec<Step<T>> {
         let mut steps = Vec::new();
-        self.epoch = self.epoch.max(applied.epoch);
+        self.meet_epoch(applied.epoch);
         self.position = applied.position;
         self.settle(&mut steps);
+        self.keep_what_waits(&mut steps);
         steps
     }
 
     fn take_mark(&mut self, tag: T, mark: &Mark, steps: &mut Vec<Step<T>>) {
-        self.meet_epoch(mark.epoch);
-        self.show(mark.position);
-        if self.held.as_ref().is_some_and(|(_, held)| held.position == mark.position) {
-            self.apply_held(steps);
+        if mark.term.epoch < self.epoch {
+            steps.push(Step::Ack(tag, Dropped::Stale));
+            return;
         }
+        self.meet(mark.term, mark.position);
+        self.settle(steps);
         if let Some(digest) = mark.digest.filter(|_| mark.position == self.position) {
             steps.push(Step::Compare(mark.position, digest));
         }
@@ -259,83 +175,143 @@ impl<T: Copy + Ord> Replica<T> {
     }
 
     fn take_write(&mut self, tag: T, message: WriteMessage, steps: &mut Vec<Step<T>>) {
-        if message.epoch < self.epoch {
+        // Its heart published it, so everything before it was confirmed.
+        self.meet(message.term, message.previous);
+        self.settle(steps);
+        if self.is_stale(message.term, message.position) {
             steps.push(Step::Ack(tag, Dropped::Stale));
+        } else if message.previous.last < self.position.last {
+            steps.push(Step::Ack(tag, Dropped::Duplicate));
+        } else {
+            self.add(tag, message, steps);
+            self.settle(steps);
+        }
+    }
+
+    /// Adds a message to those that wait; of one position, the one of the highest epoch.
+    fn add(&mut self, tag: T, message: WriteMessage, steps: &mut Vec<Step<T>>) {
+        let kept = Kept {
+            term: message.term,
+            previous: message.previous,
+            position: message.position,
+            bytes: message.body().len() as u64,
+        };
+        match self.waiting.find(message.position) {
+            Some((known, _)) if known.epoch >= message.term.epoch => {
+                steps.push(Step::Ack(tag, Dropped::Duplicate));
+            }
+            Some((_, None)) => {
+                self.wait(kept, Place::Database);
+                steps.push(Step::Do { ack: Some(tag), change: Change::Keep(message) });
+            }
+            Some((_, Some(old_tag))) => {
+                steps.push(Step::Ack(old_tag, Dropped::Superseded));
+                self.wait(kept, Place::Memory(tag, message));
+            }
+            None => self.wait(kept, Place::Memory(tag, message)),
+        }
+    }
+
+    fn wait(&mut self, kept: Kept, place: Place<T>) {
+        let position = kept.position;
+        self.waiting.insert(kept, place);
+        // A heart goes on only from what was confirmed.
+        let is_followed =
+            self.waiting.successors(position).any(|next| next.is_proven || next.term.epoch == self.epoch);
+        if is_followed || self.shown.values().any(|shown| *shown == position) {
+            self.waiting.prove(position);
+        }
+    }
+
+    /// Drops what has become stale or was passed, and applies what is proven and continues the chain.
+    fn settle(&mut self, steps: &mut Vec<Step<T>>) {
+        if std::mem::take(&mut self.has_risen) {
+            let stale = self.waiting.take_stale(self.epoch, self.end_of_epoch());
+            steps.extend(stale.into_iter().map(|waiter| drop_waiter(waiter, Dropped::Stale)));
+        }
+        loop {
+            let passed = self.waiting.take_passed(self.position.last);
+            steps.extend(passed.into_iter().map(|waiter| drop_waiter(waiter, Dropped::Duplicate)));
+            let next = self.waiting.successors(self.position).find(|next| self.is_proven(*next));
+            let Some(position) = next.map(|next| next.position) else { break };
+            let Some(place) = self.waiting.take(position) else { break };
+            self.position = position;
+            steps.push(match place {
+                Place::Memory(tag, message) => Step::Do { ack: Some(tag), change: Change::Apply(message) },
+                Place::Database => Step::Do { ack: None, change: Change::ApplyKept(position) },
+            });
+        }
+    }
+
+    /// By a chain that leads to what was shown, or because its own reign went on after it.
+    fn is_proven(&self, next: Successor) -> bool {
+        let shown = || self.shown.get(&next.term.reign).filter(|_| next.term.epoch == self.epoch);
+        next.is_proven || shown().is_some_and(|shown| shown.last >= next.position.last)
+    }
+
+    /// Once more than the next message waits, nobody knows for how long.
+    fn keep_what_waits(&mut self, steps: &mut Vec<Step<T>>) {
+        if self.waiting.holds_only_successor_of(self.position) {
             return;
         }
-        self.meet_epoch(message.epoch);
-        // Its heart published it, so everything before it was confirmed.
-        self.show(message.previous);
-        if message.position.last <= self.position.last {
-            steps.push(Step::Ack(tag, Dropped::Duplicate));
-        } else if message.previous == self.position {
-            self.hold(tag, message, steps);
-        } else if self.held.as_ref().is_some_and(|(_, held)| held.position == message.previous) {
-            self.apply_held(steps);
-            self.held = Some((tag, message));
-        } else {
-            self.waiting.push((tag, message));
+        for (tag, message) in self.waiting.keep_all() {
+            steps.push(Step::Do { ack: Some(tag), change: Change::Keep(message) });
         }
     }
 
-    fn hold(&mut self, tag: T, message: WriteMessage, steps: &mut Vec<Step<T>>) {
-        if let Some((old_tag, old)) = self.held.take() {
-            if old.epoch == message.epoch && old.position != message.position {
-                // One heart never publishes two successors of one message: neither is believed until proven.
-                self.waiting.extend([(old_tag, old), (tag, message)]);
-                return;
+    /// Takes note of a reign and of a position that it shows to be confirmed.
+    fn meet(&mut self, term: Term, shown: Position) {
+        self.meet_epoch(term.epoch);
+        if term.epoch == self.epoch {
+            let highest = self.shown.entry(term.reign).or_insert(shown);
+            if highest.last < shown.last {
+                *highest = shown;
             }
-            steps.push(Step::Ack(old_tag, Dropped::Superseded));
-        }
-        self.held = Some((tag, message));
-    }
-
-    fn apply_held(&mut self, steps: &mut Vec<Step<T>>) {
-        if let Some((tag, message)) = self.held.take() {
-            self.position = message.position;
-            steps.push(Step::Apply { ack: Some(tag), message });
+            self.waiting.prove(shown);
         }
     }
 
-    /// Looks again at what is held and what waits until nothing changes: it may have become a duplicate, stale, or
-    /// the next link.
-    fn settle(&mut self, steps: &mut Vec<Step<T>>) {
-        if self.held.as_ref().is_some_and(|(_, held)| held.previous != self.position)
-            && let Some((tag, held)) = self.held.take()
-        {
-            self.take_write(tag, held, steps);
-        }
-        while !self.waiting.is_empty() {
-            let before = self.progress();
-            for (tag, message) in std::mem::take(&mut self.waiting) {
-                self.take_write(tag, message, steps);
-            }
-            if before == self.progress() {
-                break;
-            }
-        }
-    }
-
-    fn progress(&self) -> (u64, Option<T>, usize) {
-        (self.position.last, self.held.as_ref().map(|(tag, _)| *tag), self.waiting.len())
-    }
-
-    /// A higher epoch ends all lower ones, and with them what they alone have shown.
+    /// A higher epoch ends all lower ones; what they have shown stays part of the history.
     fn meet_epoch(&mut self, epoch: u64) {
         if epoch > self.epoch {
+            self.waiting.prove_shown(self.epoch, &self.shown);
+            self.shown.clear();
             self.epoch = epoch;
-            self.shown = None;
+            self.has_risen = true;
         }
     }
 
-    fn show(&mut self, position: Position) {
-        if self.shown.is_none_or(|shown| shown.last < position.last) {
-            self.shown = Some(position);
-        }
+    /// Whether it is of a reign that is over, and the next one went on without it.
+    fn is_stale(&self, term: Term, position: Position) -> bool {
+        term.epoch < self.epoch && position.last > self.end_of_epoch()
     }
 
-    fn contradicts(&self, other: Position) -> bool {
-        other.last == self.position.last && other.hash != self.position.hash
+    /// How far the history goes as far as the newest reign has shown: it began with everything that was confirmed before.
+    fn end_of_epoch(&self) -> u64 {
+        self.highest_shown().map_or(self.position.last, |shown| shown.last)
+    }
+
+    fn highest_shown(&self) -> Option<Position> {
+        self.shown.values().max().copied()
+    }
+
+    /// The hash that the newest reign has for this node's position, when that is another.
+    fn find_contradiction(&self, link: &Link) -> Option<ChainHash> {
+        let named = match link {
+            Link::Write(message) => [message.previous, message.position],
+            Link::Mark(mark) => [mark.position; 2],
+        };
+        let contradicts =
+            |other: &Position| other.last == self.position.last && other.hash != self.position.hash;
+        let other = named.into_iter().find(contradicts)?;
+        (link.term().epoch >= self.epoch).then_some(other.hash)
+    }
+}
+
+fn drop_waiter<T>((position, place): (Position, Place<T>), why: Dropped) -> Step<T> {
+    match place {
+        Place::Memory(tag, _) => Step::Ack(tag, why),
+        Place::Database => Step::Do { ack: None, change: Change::Discard(position) },
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::chain::Position;
 use crate::digest::Digest;
-use crate::envelope::{Link, Mark, WriteMessage};
+use crate::envelope::{Link, Mark, Term, WriteMessage};
 use crate::names::NodeId;
 use crate::report::{Claim, Report};
 use crate::write::WriteBatch;
@@ -36,7 +36,7 @@ pub struct StaleHead {
 #[derive(Debug)]
 pub struct Reign {
     cluster: String,
-    epoch: u64,
+    term: Term,
     position: Position,
 }
 
@@ -48,13 +48,13 @@ pub struct InFlight {
 }
 
 impl Reign {
-    fn new(cluster: &str, epoch: u64, position: Position) -> Self {
-        Self { cluster: cluster.to_owned(), epoch, position }
+    fn new(cluster: &str, term: Term, position: Position) -> Self {
+        Self { cluster: cluster.to_owned(), term, position }
     }
 
     /// The epoch of this reign.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.term.epoch
     }
 
     /// The position after the last confirmed write.
@@ -64,26 +64,26 @@ impl Reign {
 
     /// The next message: these writes, of which there is at least one. `at` is in milliseconds since the Unix epoch.
     pub fn publish(self, batch: WriteBatch, at: u64) -> InFlight {
-        let message = WriteMessage::new(&self.cluster, self.epoch, self.position, at, batch);
+        let message = WriteMessage::new(&self.cluster, self.term, self.position, at, batch);
         InFlight { reign: self, message }
     }
 
     /// The word that everything confirmed is held for everyone. It proves nothing by itself being confirmed, so the
     /// next message need not wait for it. `digest` is what most nodes have here. `at` is in milliseconds since the Unix epoch.
     pub fn mark(&self, digest: Option<Digest>, at: u64) -> Mark {
-        Mark { cluster: self.cluster.clone(), epoch: self.epoch, position: self.position, at, digest }
+        Mark { cluster: self.cluster.clone(), term: self.term, position: self.position, at, digest }
     }
 
     /// Whether a node's report fits the history that this heart continues. One that is ahead shows that the head was
     /// stale (a restored broker, say): going on would fork the history.
     pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
-        judge(self.epoch, self.position.last, StaleHead::shown_by(report))
+        judge(self.term.epoch, self.position.last, StaleHead::shown_by(report))
     }
 
     /// The same of what another heart has confirmed in its time.
     pub fn judge_claim(&self, claim: Claim) -> Result<(), StaleHead> {
         let Claim { epoch, position } = claim;
-        judge(self.epoch, self.position.last, StaleHead { node: None, last: position.last, epoch })
+        judge(self.term.epoch, self.position.last, StaleHead { node: None, last: position.last, epoch })
     }
 
     /// Whether nobody has the message that the nodes wait for, and a human has accepted that it is lost with all that
@@ -138,7 +138,7 @@ fn witness(node: Option<NodeId>) -> String {
 /// Which of two links is nearer to the history's end: the one with the higher `(epoch, last)`. A mark is preferred
 /// to the write that it vouches for, because it needs no second proof.
 fn later(one: Link, other: Link) -> Link {
-    let rank = |link: &Link| (link.epoch(), link.position().last, matches!(link, Link::Mark(_)));
+    let rank = |link: &Link| (link.term().epoch, link.position().last, matches!(link, Link::Mark(_)));
     if rank(&one) > rank(&other) { one } else { other }
 }
 

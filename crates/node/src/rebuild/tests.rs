@@ -93,7 +93,7 @@ async fn a_database_is_put_aside_once_a_peer_is_as_far_and_the_peers_rows_take_i
     peer.apply(2);
     let (node, rebuilt) = end(rebuilding).await;
     assert!(rebuilt && aside.exists());
-    assert_eq!(node.consumer.writer.committed().await.unwrap(), peer.committed);
+    assert_eq!(node.consumer.writer.load().await.unwrap().0, peer.committed);
     let status = status.borrow();
     assert_eq!((status.committed, status.rebuilds, &status.divergence), (peer.committed, 1, &None));
     assert_eq!(status.state, NodeState::Bootstrapping);

@@ -4,8 +4,7 @@ use std::time::Instant;
 
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::digest::Digest;
-use broadcast_protocol::envelope::WriteMessage;
-use broadcast_protocol::replica::{Dropped, Halt, Step};
+use broadcast_protocol::replica::{Change, Dropped, Halt, Step};
 use broadcast_service::amqp::AmqpError;
 
 use super::{End, Session, Tag};
@@ -14,8 +13,9 @@ use crate::store::StoreError;
 /// What the replica decided, for one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
-    messages: Vec<WriteMessage>,
+    changes: Vec<Change>,
     bytes: usize,
+    applied: u64,
     repaired: u64,
     acks: Vec<Tag>,
     rejects: Vec<Tag>,
@@ -51,11 +51,22 @@ impl Session<'_> {
                     tracing::warn!(%error, "a message was rejected; the dead letters keep it");
                     batch.rejects.push(tag);
                 }
-                Step::Apply { ack, message } => {
-                    batch.bytes += message.body().len();
-                    batch.repaired += u64::from(ack.is_none());
+                Step::Do { ack, change } => {
+                    match &change {
+                        Change::Apply(message) => {
+                            batch.bytes += message.body().len();
+                            batch.applied += 1;
+                            batch.repaired += u64::from(ack.is_none());
+                        }
+                        Change::ApplyKept(_) => batch.applied += 1,
+                        Change::Keep(message) => {
+                            batch.bytes += message.body().len();
+                            self.node.metrics.messages_kept.inc();
+                        }
+                        Change::Discard(_) => {}
+                    }
                     batch.acks.extend(ack);
-                    batch.messages.push(message);
+                    batch.changes.push(change);
                 }
                 Step::Compare(position, digest) => batch.compare = Some((position, digest)),
                 Step::Halt(halt) => batch.halt = Some(halt),
@@ -64,14 +75,12 @@ impl Session<'_> {
     }
 
     pub(super) async fn commit(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch { messages, repaired, acks, rejects, compare, mut halt, .. } = batch;
-        let count = messages.len() as u64;
-        if let (Some(first), Some(last)) = (messages.first(), messages.last()) {
-            let writes = last.position.last + 1 - first.first;
+        let Batch { changes, applied, repaired, acks, rejects, compare, mut halt, .. } = batch;
+        if !changes.is_empty() {
             let started = Instant::now();
-            match self.node.writer.apply(messages).await {
-                Ok(applied) => self.show_applied(&applied, started, (count, repaired, writes)),
-                Err(error) => return Err(self.give_back(error, count).await),
+            match self.node.writer.change(changes).await {
+                Ok(committed) => self.show_applied(&committed, started, (applied, repaired)),
+                Err(error) => return Err(self.give_back(error, applied).await),
             }
         }
         if halt.is_none() {

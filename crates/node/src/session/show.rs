@@ -19,15 +19,16 @@ impl Session<'_> {
         &mut self,
         applied: &AppliedBatch,
         started: Instant,
-        (messages, repaired, writes): (u64, u64, u64),
+        (messages, repaired): (u64, u64),
     ) {
         self.store_backoff.reset();
         let metrics = &self.node.metrics;
         metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         metrics.messages_applied.inc_by(messages);
         metrics.messages_repaired.inc_by(repaired);
-        metrics.writes_applied.inc_by(writes);
         let committed = applied.committed;
+        let before = self.node.status.borrow().applied();
+        metrics.writes_applied.inc_by(committed.applied.position.last.saturating_sub(before));
         let is_fresh = committed.at + CURRENT_WITHIN_MILLISECONDS >= unix_milliseconds();
         self.node.status.send_modify(|status| {
             status.committed = committed;
@@ -76,7 +77,7 @@ impl Session<'_> {
         Knowledge {
             epoch: self.replica.epoch(),
             shown: self.replica.shown(),
-            tip: self.replica.tip().cloned().map(Tip),
+            tip: self.replica.tip().map(Tip::of),
             session: (self.next_tag > 0).then_some(self.number),
             sealed: self.replica.sealed(),
         }

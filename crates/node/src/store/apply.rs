@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use broadcast_protocol::envelope::WriteMessage;
 use broadcast_protocol::outcome::{REQUEST_ID_WINDOW, Rejected, Rejection};
+use broadcast_protocol::replica::Change;
 use broadcast_protocol::write::{Fingerprint, Operation, Write};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::schema;
-use super::{Committed, Store, StoreError};
+use super::{Committed, Store, StoreError, schema, waiting};
 
 /// What a transaction did.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,8 +20,9 @@ pub(crate) struct AppliedBatch {
 }
 
 impl Store {
-    /// Applies messages that continue the database's position, in one transaction. An error leaves it as it was.
-    pub(crate) fn apply(&mut self, messages: &[WriteMessage]) -> Result<AppliedBatch, StoreError> {
+    /// Makes changes in one transaction: messages that are applied continue the database's position. An error leaves it
+    /// as it was.
+    pub(crate) fn change(&mut self, changes: &[Change]) -> Result<AppliedBatch, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
         if before.incarnation != self.incarnation {
@@ -35,8 +36,15 @@ impl Store {
             collections: BTreeMap::new(),
             rejected: Vec::new(),
         };
-        for message in messages {
-            batch.apply_message(message)?;
+        for change in changes {
+            match change {
+                Change::Apply(message) => batch.apply_message(message)?,
+                Change::ApplyKept(position) => {
+                    batch.apply_message(&waiting::take(&transaction, &self.cluster, *position)?)?;
+                }
+                Change::Keep(message) => waiting::keep(&transaction, message)?,
+                Change::Discard(position) => waiting::discard(&transaction, *position)?,
+            }
         }
         batch.forget_old_requests()?;
         batch.prune_log(self.log_bytes)?;
@@ -75,7 +83,7 @@ impl Batch<'_> {
         }
         self.append_to_log(message)?;
         self.committed.applied.position = message.position;
-        self.committed.applied.epoch = self.committed.applied.epoch.max(message.epoch);
+        self.committed.applied.epoch = self.committed.applied.epoch.max(message.term.epoch);
         self.committed.at = message.at;
         Ok(())
     }
@@ -164,7 +172,7 @@ impl Batch<'_> {
             position.last,
             message.first,
             position.hash.to_string(),
-            message.epoch,
+            message.term.epoch,
             message.at,
             body
         ])?;

@@ -22,6 +22,9 @@ CREATE TABLE _broadcast_state(
 CREATE TABLE _broadcast_log(
     last INTEGER PRIMARY KEY, first INTEGER NOT NULL, hash TEXT NOT NULL, epoch INTEGER NOT NULL,
     at INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE _broadcast_waiting(
+    last INTEGER NOT NULL, hash TEXT NOT NULL, first INTEGER NOT NULL, previous TEXT NOT NULL,
+    epoch INTEGER NOT NULL, reign INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (last, hash));
 CREATE TABLE _broadcast_requests(
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, content BLOB NOT NULL, rejection TEXT);
 CREATE TABLE _broadcast_collections(name TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;

@@ -13,8 +13,12 @@ fn batch(count: usize) -> WriteBatch {
     batch
 }
 
+fn term(epoch: u64) -> Term {
+    Term { epoch, reign: 5 }
+}
+
 fn message(count: usize) -> WriteMessage {
-    WriteMessage::new(CLUSTER, 7, Position::genesis(CLUSTER), 1_700_000_000_000, batch(count))
+    WriteMessage::new(CLUSTER, term(7), Position::genesis(CLUSTER), 1_700_000_000_000, batch(count))
 }
 
 fn decode(body: &str) -> Result<Message, DecodeError> {
@@ -27,7 +31,7 @@ fn a_write_message_survives_the_wire() {
     let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, sent.body()) else {
         panic!("no write message")
     };
-    assert_eq!((read.epoch, read.first, read.at), (7, 1, sent.at));
+    assert_eq!((read.term, read.first, read.at), (term(7), 1, sent.at));
     assert_eq!((read.previous, read.position), (sent.previous, sent.position));
     assert_eq!(read.position.last, 3);
     assert_eq!(read.writes().unwrap().len(), 3);
@@ -36,17 +40,22 @@ fn a_write_message_survives_the_wire() {
 
 #[test]
 fn a_message_of_the_next_reign_has_the_same_hash() {
-    let again = message(2).with_epoch(8);
+    let again = message(2).with_term(term(8));
     let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, again.body()) else {
         panic!("no write message")
     };
-    assert_eq!((read.epoch, read.position), (8, message(2).position));
+    assert_eq!((read.term, read.position), (term(8), message(2).position));
 }
 
 #[test]
 fn a_mark_survives_the_wire() {
-    let mark =
-        Mark { cluster: CLUSTER.to_owned(), epoch: 7, position: message(2).position, at: 5, digest: None };
+    let mark = Mark {
+        cluster: CLUSTER.to_owned(),
+        term: term(7),
+        position: message(2).position,
+        at: 5,
+        digest: None,
+    };
     let Ok(Message::Link(Link::Mark(read))) = Message::decode(CLUSTER, &mark.body()) else {
         panic!("no mark")
     };
@@ -73,7 +82,7 @@ fn every_kind_of_malformed_message_is_told_apart() {
         (&good.replace("\"epoch\":7", "\"epoch\":9223372036854775808"), "at most 9223372036854775807"),
         (&good.replace("\"at\":1700000000000", "\"at\":9223372036854775808"), "at most 9223372036854775807"),
         (&good.replace("\"epoch\":7", "\"epoch\":-7"), "not a message: invalid value"),
-        (&good.replace("\"first\":1", "\"last\":1"), "neither first"),
+        (&good.replace("\"first\":1", "\"last\":1"), "neither reign"),
         (&good.replace("\"epoch\"", "\"epoque\""), "unknown field `epoque`"),
         (&good[..good.len() - 1], "not a message: EOF"),
     ];
@@ -93,7 +102,7 @@ fn a_message_with_a_right_hash_but_an_invalid_or_no_write_is_refused() {
         let hash = ChainHash::genesis(CLUSTER).next(writes.as_bytes());
         let prev = ChainHash::genesis(CLUSTER);
         let body = format!(
-            r#"{{"v":1,"cluster":"c1","epoch":1,"first":1,"prev":"{prev}","hash":"{hash}","at":0,"writes":{writes}}}"#
+            r#"{{"v":1,"cluster":"c1","epoch":1,"reign":5,"first":1,"prev":"{prev}","hash":"{hash}","at":0,"writes":{writes}}}"#
         );
         let error = decode(&body).unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
@@ -145,7 +154,7 @@ proptest! {
         let write = Write::parse(&serde_json::to_string(&object).unwrap(), "write").unwrap();
         let mut batch = WriteBatch::default();
         batch.push(&write);
-        let sent = WriteMessage::new(CLUSTER, 1, Position::genesis(CLUSTER), 0, batch);
+        let sent = WriteMessage::new(CLUSTER, term(1), Position::genesis(CLUSTER), 0, batch);
         let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, sent.body()) else { panic!("refused") };
         let writes = read.writes().unwrap();
         prop_assert_eq!(&writes[0].key, &key);

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{DecodeError, Link, MAX_MESSAGE_BYTES, MAX_NUMBER, Mark, Message, Seal, VERSION, WriteMessage};
+use super::{
+    DecodeError, Link, MAX_MESSAGE_BYTES, MAX_NUMBER, Mark, Message, Seal, Term, VERSION, WriteMessage,
+};
 use crate::chain::{ChainHash, Position};
 use crate::digest::Digest;
 use crate::write::{self, MAX_WRITES};
@@ -19,6 +21,8 @@ pub(super) struct Wire<'a> {
     pub(super) cluster: Cow<'a, str>,
     pub(super) epoch: u64,
     pub(super) at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reign: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) hash: Option<ChainHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,6 +48,7 @@ impl Wire<'_> {
             cluster: cluster.into(),
             epoch,
             at,
+            reign: None,
             hash: None,
             first: None,
             prev: None,
@@ -75,12 +80,14 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
     if wire.cluster != cluster {
         return Err(other_cluster(cluster, &wire.cluster));
     }
-    if [wire.epoch, wire.at, wire.last.unwrap_or(0)].into_iter().any(|number| number > MAX_NUMBER) {
-        return Err(DecodeError::Malformed(format!("epoch, at and last are at most {MAX_NUMBER}")));
+    let numbers = [wire.epoch, wire.at, wire.reign.unwrap_or(0), wire.last.unwrap_or(0)];
+    if numbers.into_iter().any(|number| number > MAX_NUMBER) {
+        return Err(DecodeError::Malformed(format!("epoch, reign, at and last are at most {MAX_NUMBER}")));
     }
     let (cluster_id, epoch, at) = (cluster.to_owned(), wire.epoch, wire.at);
     match wire {
         Wire {
+            reign: Some(reign),
             first: Some(first),
             prev: Some(prev),
             hash: Some(hash),
@@ -91,10 +98,11 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
             number: None,
             ..
         } => {
-            let written = Written { epoch, at, first, prev, hash, writes };
+            let written = Written { term: Term { epoch, reign }, at, first, prev, hash, writes };
             written.decode(cluster, body).map(|message| Message::Link(Link::Write(message)))
         }
         Wire {
+            reign: Some(reign),
             last: Some(last),
             hash: Some(hash),
             digest,
@@ -105,12 +113,13 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
             number: None,
             ..
         } => {
-            let position = Position { last, hash };
-            Ok(Message::Link(Link::Mark(Mark { cluster: cluster_id, epoch, position, at, digest })))
+            let (term, position) = (Term { epoch, reign }, Position { last, hash });
+            Ok(Message::Link(Link::Mark(Mark { cluster: cluster_id, term, position, at, digest })))
         }
         Wire {
             seal: Some(nonce),
             number: Some(number),
+            reign: None,
             hash: None,
             last: None,
             digest: None,
@@ -120,14 +129,15 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
             ..
         } => Ok(Message::Seal(Seal { cluster: cluster_id, epoch, nonce, number, at })),
         _ => Err(DecodeError::Malformed(
-            "neither first, prev, hash and writes, nor last and hash, nor seal and number".to_owned(),
+            "neither reign, first, prev, hash and writes, nor reign, last and hash, nor seal and number"
+                .to_owned(),
         )),
     }
 }
 
 /// The fields of a message of writes.
 struct Written<'a> {
-    epoch: u64,
+    term: Term,
     at: u64,
     first: u64,
     prev: ChainHash,
@@ -148,7 +158,7 @@ impl Written<'_> {
             return Err(DecodeError::Malformed(format!("first is {first}; 1 is the lowest")));
         }
         Ok(WriteMessage {
-            epoch: self.epoch,
+            term: self.term,
             first,
             previous: Position { last: first - 1, hash: self.prev },
             position: Position { last: first - 1 + count as u64, hash: computed },

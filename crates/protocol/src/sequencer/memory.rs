@@ -75,7 +75,7 @@ impl Memory {
     /// A reign begins with this link, confirmed: whatever was in question before is settled.
     pub fn begin_reign(&mut self, link: Link) {
         (self.genesis, self.contradiction, self.cut) = (false, None, false);
-        let (epoch, position) = (link.epoch(), link.position());
+        let (epoch, position) = (link.term().epoch, link.position());
         match link {
             Link::Write(message) => self.retained.push(message),
             Link::Mark(_) => self.retained.confirm(epoch, position),
@@ -108,7 +108,7 @@ impl Retained {
 
     /// Takes a message that the broker has confirmed. One that does not continue what is kept begins anew.
     pub fn push(&mut self, message: WriteMessage) {
-        let claim = Claim { epoch: message.epoch, position: message.position };
+        let claim = Claim { epoch: message.term.epoch, position: message.position };
         match self.confirmed.replace(claim).map(|end| end.position) {
             Some(end) if end == message.position => return,
             Some(end) if end != message.previous => self.forget_through(u64::MAX),

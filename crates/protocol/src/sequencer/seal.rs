@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use super::memory::Memory;
 use crate::chain::Position;
-use crate::envelope::{Link, Mark, WriteMessage};
+use crate::envelope::{Link, Mark, Term, WriteMessage};
 use crate::names::NodeId;
 use crate::report::{Claim, Report};
 
@@ -58,7 +58,7 @@ impl Testimony {
 
     /// Takes the message that a node has and cannot prove.
     pub(super) fn hear_tip(&mut self, node: NodeId, tip: WriteMessage) {
-        self.meet_epoch(tip.epoch);
+        self.meet_epoch(tip.term.epoch);
         self.tips.insert(node, tip);
     }
 
@@ -79,6 +79,11 @@ impl Testimony {
     /// An epoch that nothing heard of was published under.
     pub(super) fn next_epoch(&self) -> u64 {
         self.epoch + 1
+    }
+
+    /// A reign under that epoch.
+    pub(super) fn next_term(&self, reign: u64) -> Term {
+        Term { epoch: self.next_epoch(), reign }
     }
 
     /// Whether nobody has a history.
@@ -103,13 +108,14 @@ impl Testimony {
         if !accepted && (!unanswered.is_empty() || self.reports.is_empty()) {
             return Err(Unsealed { unanswered, best });
         }
+        let term = self.next_term(nonce);
         let link = if let Some(message) = end.content {
             Link::Write(message.clone())
         } else {
-            let Claim { epoch, position } = end.claim;
-            Link::Mark(Mark { cluster: cluster.to_owned(), epoch, position, at, digest: None })
+            let position = end.claim.position;
+            Link::Mark(Mark { cluster: cluster.to_owned(), term, position, at, digest: None })
         };
-        Ok(link.with_epoch(self.next_epoch()))
+        Ok(link.with_term(term))
     }
 
     fn find_end<'a>(&'a self, cluster: &str, memory: &'a Memory) -> End<'a> {
@@ -124,9 +130,10 @@ impl Testimony {
         let shown = reports().filter_map(|report| {
             report.shown.map(|position| End::at(Claim { epoch: report.epoch, position }))
         });
-        let tips = reports()
-            .filter_map(|report| self.tip(report))
-            .map(|tip| End { claim: Claim { epoch: tip.epoch, position: tip.position }, content: Some(tip) });
+        let tips = reports().filter_map(|report| self.tip(report)).map(|tip| End {
+            claim: Claim { epoch: tip.term.epoch, position: tip.position },
+            content: Some(tip),
+        });
         let own = memory.retained.confirmed().map(|claim| End { claim, content: memory.retained.last() });
         let claimed = self.claim.map(End::at);
         // What was applied is never undone, whatever epoch something earlier is of.
@@ -137,7 +144,9 @@ impl Testimony {
     /// The message that a report names as the node's tip, when that has arrived too.
     fn tip(&self, report: &Report) -> Option<&WriteMessage> {
         let named = report.tip?;
-        self.tips.get(&report.node).filter(|tip| tip.position == named.position && tip.epoch == named.epoch)
+        self.tips
+            .get(&report.node)
+            .filter(|tip| tip.position == named.position && tip.term.epoch == named.epoch)
     }
 
     /// The nodes whose answer is still to come.

@@ -11,7 +11,7 @@
 use super::memory::Memory;
 use super::seal::{Testimony, Unsealed};
 use super::{Reign, StaleHead, later};
-use crate::envelope::{Link, Mark, Message, Seal, WriteMessage};
+use crate::envelope::{Link, Mark, Message, Seal, Term, WriteMessage};
 use crate::names::NodeId;
 use crate::report::{Claim, Report};
 
@@ -108,7 +108,7 @@ impl<T: Copy> TakeOver<T> {
             Phase::Sealing { .. } => self.next_of_sealing(memory, now, at),
             Phase::Publishing { link, confirmed: false } => Need::Publish(Message::Link(link.clone())),
             Phase::Publishing { link, confirmed: true } => {
-                let reign = Reign::new(&self.cluster, link.epoch(), link.position());
+                let reign = Reign::new(&self.cluster, link.term(), link.position());
                 Need::Reign { reign, link: link.clone(), ack: self.taken }
             }
         }
@@ -119,7 +119,7 @@ impl<T: Copy> TakeOver<T> {
         self.taken = Some(delivery);
         match message {
             Some(Message::Link(link)) => {
-                self.testimony.meet_epoch(link.epoch());
+                self.testimony.meet_epoch(link.term().epoch);
                 self.latest = Some(match self.latest.take() {
                     Some(other) => later(other, link),
                     None => link,
@@ -141,7 +141,7 @@ impl<T: Copy> TakeOver<T> {
         let known = memory.retained.confirmed();
         match self.latest.take() {
             Some(link) if self.is_the_end(&link, memory) => {
-                let link = refreshed(link, at).with_epoch(self.testimony.next_epoch());
+                let link = refreshed(link, at).with_term(self.testimony.next_term(self.nonce));
                 self.phase = Phase::Publishing { link, confirmed: false };
             }
             None if memory.genesis && known.is_none() && self.sealing == 0 => {
@@ -155,7 +155,8 @@ impl<T: Copy> TakeOver<T> {
     pub fn confirmed(&mut self, at: u64) {
         match &mut self.phase {
             Phase::Beginning { mark } => {
-                let link = refreshed(Link::Mark(mark.clone()), at).with_epoch(1);
+                let link =
+                    refreshed(Link::Mark(mark.clone()), at).with_term(Term { epoch: 1, reign: self.nonce });
                 self.phase = Phase::Publishing { link, confirmed: false };
             }
             Phase::Publishing { confirmed, .. } => *confirmed = true,
@@ -187,7 +188,7 @@ impl<T: Copy> TakeOver<T> {
 
     /// Whether the head queue's end is the history's.
     fn is_the_end(&self, link: &Link, memory: &Memory) -> bool {
-        let (epoch, last) = (link.epoch(), link.position().last);
+        let (epoch, last) = (link.term().epoch, link.position().last);
         let fits = |other_epoch: u64, other_last: u64| other_epoch <= epoch && other_last <= last;
         // A seal that nothing was published after belongs to a sealing which did not end.
         self.sealing <= epoch

@@ -12,17 +12,21 @@ pub(super) fn batch(key: &str) -> WriteBatch {
 }
 
 /// A chain of messages with one write each: the one at index `i` has sequence number `i + 1`.
+pub(super) fn term(epoch: u64) -> Term {
+    Term { epoch, reign: 0 }
+}
+
 pub(super) fn chain(epoch: u64, length: usize) -> Vec<WriteMessage> {
     let mut messages: Vec<WriteMessage> = Vec::new();
     for index in 0..length {
         let previous = messages.last().map_or(Position::genesis(CLUSTER), |message| message.position);
-        messages.push(WriteMessage::new(CLUSTER, epoch, previous, 0, batch(&index.to_string())));
+        messages.push(WriteMessage::new(CLUSTER, term(epoch), previous, 0, batch(&index.to_string())));
     }
     messages
 }
 
 pub(super) fn mark(epoch: u64, position: Position) -> Link {
-    Link::Mark(Mark { cluster: CLUSTER.to_owned(), epoch, position, at: 0, digest: None })
+    Link::Mark(Mark { cluster: CLUSTER.to_owned(), term: term(epoch), position, at: 0, digest: None })
 }
 
 pub(super) fn id(node: u32) -> NodeId {
@@ -57,13 +61,13 @@ fn at(last: u64) -> Position {
 }
 
 fn first_reign() -> Reign {
-    Reign::new(CLUSTER, 1, Position::genesis(CLUSTER))
+    Reign::new(CLUSTER, term(1), Position::genesis(CLUSTER))
 }
 
 #[test]
 fn every_message_continues_the_one_before() {
     let in_flight = first_reign().publish(batch("a"), 5);
-    assert_eq!((in_flight.message().first, in_flight.message().epoch), (1, 1));
+    assert_eq!((in_flight.message().first, in_flight.message().term.epoch), (1, 1));
     let reign = in_flight.confirmed();
     let mark = reign.mark(None, 6);
     let in_flight = reign.publish(batch("b"), 7);
@@ -74,7 +78,7 @@ fn every_message_continues_the_one_before() {
 #[test]
 fn of_two_links_the_one_of_the_later_reign_is_nearer_to_the_end_then_the_longer_one_then_the_mark() {
     let messages = chain(1, 2);
-    let write = |index: usize, epoch| Link::Write(messages[index].with_epoch(epoch));
+    let write = |index: usize, epoch| Link::Write(messages[index].with_term(term(epoch)));
     for (near, far) in [
         (write(1, 1), write(0, 1)),
         (write(0, 2), write(1, 1)),
@@ -83,7 +87,7 @@ fn of_two_links_the_one_of_the_later_reign_is_nearer_to_the_end_then_the_longer_
     ] {
         for (one, other) in [(near.clone(), far.clone()), (far.clone(), near.clone())] {
             let chosen = later(one, other);
-            assert_eq!((chosen.epoch(), chosen.position()), (near.epoch(), near.position()));
+            assert_eq!((chosen.term().epoch, chosen.position()), (near.term().epoch, near.position()));
             assert_eq!(matches!(chosen, Link::Mark(_)), matches!(near, Link::Mark(_)));
         }
     }
@@ -106,7 +110,7 @@ fn a_node_or_a_heart_that_is_ahead_shows_a_stale_head() {
 
 #[test]
 fn a_reign_is_cut_short_only_for_the_very_loss_that_was_accepted() {
-    let reign = Reign::new(CLUSTER, 3, at(9));
+    let reign = Reign::new(CLUSTER, term(3), at(9));
     let stuck = Report { missing: Some(6), ..report(1, 3, at(5)) };
     let behind = report(2, 3, at(4));
     let mut memory = Memory::new(false, 1);

@@ -1,4 +1,4 @@
-use super::super::tests::{CLUSTER, batch, chain, mark};
+use super::super::tests::{CLUSTER, batch, chain, mark, term};
 use super::*;
 
 fn retained(memory: &Memory, after: u64) -> Result<Vec<u64>, Option<u64>> {
@@ -46,10 +46,10 @@ fn another_end_of_the_history_begins_anew() {
     memory.retained.push(messages[1].clone());
     assert!(!memory.genesis);
     // Published again under the next epoch: the same message.
-    memory.begin_reign(Link::Write(messages[1].with_epoch(2)));
+    memory.begin_reign(Link::Write(messages[1].with_term(term(2))));
     assert_eq!(retained(&memory, 0), Ok(vec![1, 2]));
     // The same place, other content: only the new one counts.
-    let fork = WriteMessage::new(CLUSTER, 3, messages[0].position, 0, batch("fork"));
+    let fork = WriteMessage::new(CLUSTER, term(3), messages[0].position, 0, batch("fork"));
     memory.begin_reign(Link::Write(fork.clone()));
     assert_eq!((retained(&memory, 0), retained(&memory, 1)), (Err(Some(2)), Ok(vec![2])));
     assert_eq!(memory.claim(), Some(Claim { epoch: 3, position: fork.position }));

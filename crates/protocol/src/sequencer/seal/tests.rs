@@ -1,4 +1,4 @@
-use super::super::tests::{CLUSTER, batch, chain, id, report};
+use super::super::tests::{CLUSTER, batch, chain, id, report, term};
 use super::*;
 use crate::report::Sealed;
 
@@ -10,7 +10,7 @@ fn answer(node: u32, epoch: u64, applied: Position) -> Report {
 }
 
 fn claim(message: &WriteMessage) -> Claim {
-    Claim { epoch: message.epoch, position: message.position }
+    Claim { epoch: message.term.epoch, position: message.position }
 }
 
 fn hear(reports: &[Report]) -> Testimony {
@@ -24,7 +24,7 @@ fn hear(reports: &[Report]) -> Testimony {
 fn decide(testimony: &Testimony, memory: &Memory) -> Result<(u64, Position, bool), Unsealed> {
     testimony
         .decide(CLUSTER, memory, NONCE, 0)
-        .map(|link| (link.epoch(), link.position(), matches!(link, Link::Write(_))))
+        .map(|link| (link.term().epoch, link.position(), matches!(link, Link::Write(_))))
 }
 
 fn memory(members: &[u32]) -> Memory {
@@ -52,10 +52,10 @@ fn a_message_that_a_node_could_not_prove_is_the_end_and_is_published_with_its_co
 #[test]
 fn of_two_tips_the_one_of_the_later_reign_is_the_end_and_none_undoes_what_was_applied() {
     let messages = chain(4, 3);
-    let other = WriteMessage::new(CLUSTER, 5, messages[0].position, 0, batch("later reign"));
+    let other = WriteMessage::new(CLUSTER, term(5), messages[0].position, 0, batch("later reign"));
     let with_tip = |node, tip: &WriteMessage| Report {
         tip: Some(claim(tip)),
-        ..answer(node, tip.epoch, messages[0].position)
+        ..answer(node, tip.term.epoch, messages[0].position)
     };
     let mut testimony = hear(&[with_tip(1, &messages[1]), with_tip(2, &other)]);
     testimony.hear_tip(id(1), messages[1].clone());

@@ -1,4 +1,4 @@
-use super::super::tests::{CLUSTER, chain, id, mark, report};
+use super::super::tests::{CLUSTER, chain, id, mark, report, term};
 use super::*;
 use crate::chain::Position;
 use crate::report::Sealed;
@@ -46,10 +46,10 @@ impl Heart {
         match need {
             Need::Publish(Message::Link(link)) => {
                 let kind = Message::Link(link.clone()).kind();
-                (kind, link.epoch(), link.position().last)
+                (kind, link.term().epoch, link.position().last)
             }
             Need::Publish(Message::Seal(seal)) => ("seal", seal.epoch, seal.number),
-            Need::Begin(mark) => ("begin", mark.epoch, mark.position.last),
+            Need::Begin(mark) => ("begin", mark.term.epoch, mark.position.last),
             need => panic!("{need:?}"),
         }
     }
@@ -57,7 +57,7 @@ impl Heart {
     fn reigns(&mut self) -> (u64, u64, Option<usize>) {
         match self.step() {
             Need::Reign { reign, link, ack } => {
-                assert_eq!((link.epoch(), link.position()), (reign.epoch(), reign.position()));
+                assert_eq!((link.term().epoch, link.position()), (reign.epoch(), reign.position()));
                 (reign.epoch(), reign.position().last, ack)
             }
             need => panic!("{need:?}"),
@@ -168,7 +168,7 @@ fn a_head_that_somebody_knows_more_than_is_not_the_end() {
 fn a_sealing_that_did_not_end_is_begun_again() {
     let messages = chain(3, 2);
     let seal = |epoch| Message::Seal(Seal { cluster: CLUSTER.to_owned(), epoch, nonce: 1, number: 1, at: 0 });
-    let link = |epoch| Message::from(messages[1].with_epoch(epoch));
+    let link = |epoch| Message::from(messages[1].with_term(term(epoch)));
     for (head, kind) in [
         (vec![link(3), seal(4)], "seal"),
         (vec![seal(4), link(3)], "seal"),
