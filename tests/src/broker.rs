@@ -1,6 +1,5 @@
-//! RabbitMQ brokers of a test's own: Debian's package, on loopback, with everything it writes in a temporary folder.
+//! RabbitMQ brokers of a test's own, on loopback, with everything they write in a temporary folder.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,10 +13,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio::sync::Mutex;
 
 use crate::client::wait_for;
+use crate::installation::Installation;
 use crate::processes::{Folder, Process, free_port};
-
-/// Debian's wrapper beside it would change the user and the folders.
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// How long a broker may take until it accepts connections, on a machine that is busy with other tests.
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -28,6 +25,7 @@ pub struct Broker {
     // In the order in which they have to go.
     server: Option<Process>,
     _port_mapper: Process,
+    installation: Installation,
     port: u16,
     distribution_port: u16,
     mapper_port: u16,
@@ -44,18 +42,22 @@ pub struct ByHand {
 impl Broker {
     /// Starts a broker that the test may kill.
     pub async fn start() -> Self {
-        assert!(
-            Path::new(SERVER).exists(),
-            "{SERVER} is missing: it is part of Debian's package rabbitmq-server (apt-get install rabbitmq-server)"
-        );
+        let installation = Installation::chosen();
         let folder = Folder::new();
         let (port, distribution_port, mapper_port) = (free_port(), free_port(), free_port());
         // Without the port mapper that Erlang's distribution asks for, the broker would start one that stays.
-        let mut port_mapper = Command::new("epmd");
+        let mut port_mapper = installation.command("epmd");
         port_mapper.args(["-address", "127.0.0.1", "-port", &mapper_port.to_string()]);
         let port_mapper = Process::start("epmd", &mut port_mapper, &folder.join("epmd.log"));
-        let mut broker =
-            Self { server: None, _port_mapper: port_mapper, port, distribution_port, mapper_port, folder };
+        let mut broker = Self {
+            server: None,
+            _port_mapper: port_mapper,
+            installation,
+            port,
+            distribution_port,
+            mapper_port,
+            folder,
+        };
         broker.restart().await;
         broker
     }
@@ -108,11 +110,8 @@ impl Broker {
         // A full disk is nothing that these tests are about.
         let config = format!("listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 1MB\n", self.port);
         self.folder.write("rabbitmq.conf", &config);
-        let mut command = Command::new(SERVER);
+        let mut command = self.installation.server();
         command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("LANG", "C.UTF-8")
             .env("HOME", folder("home"))
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", self.mapper_port.to_string())

@@ -32,6 +32,9 @@ pub(crate) const FOR_RECORDS: &[&str] = &["iso-codes"];
 /// The broker of the tests that need no cluster.
 pub(crate) const FOR_BROKER_TESTS: &[&str] = &["rabbitmq-server"];
 
+/// What another Debian release's programs are unpacked with, and run in.
+pub(crate) const FOR_ROOTS: &[&str] = &["debian-archive-keyring", "mmdebstrap", "mount"];
+
 /// Installs those of the packages that are missing.
 pub(crate) fn install(context: &Context, packages: &[&str]) -> Result<()> {
     let missing = missing_packages(packages)?;

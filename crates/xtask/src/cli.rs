@@ -1,6 +1,6 @@
 //! What can be asked for.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cluster::{self, Cluster};
 use crate::codegen;
@@ -8,8 +8,9 @@ use crate::context::Context;
 use crate::failure::Result;
 use crate::images;
 use crate::install::{apply_sample, install_operator, install_rabbitmq, provide_images};
+use crate::rabbitmq::RabbitMq;
 use crate::sample;
-use crate::tests::{self, Suite};
+use crate::tests::{self, Choices, Suite};
 use crate::tools::Tools;
 
 #[derive(Parser)]
@@ -40,6 +41,9 @@ enum Command {
     Test {
         /// What to test
         suites: Vec<Suite>,
+        /// The RabbitMQ that the suite `broker` is run with; without it one after the other
+        #[arg(long)]
+        rabbitmq: Option<RabbitMq>,
     },
     /// Write the files that are generated from the resource's types
     Codegen {
@@ -79,7 +83,10 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
             );
             Ok(())
         }
-        Command::Test { suites } => tests::run(context, &suites),
+        Command::Test { suites, rabbitmq } => {
+            let rabbitmq = rabbitmq.map_or_else(|| RabbitMq::value_variants().to_vec(), |one| vec![one]);
+            tests::run(context, &suites, &Choices { rabbitmq })
+        }
         Command::Tools => Tools::build(context).map(drop),
         Command::Images => {
             let images = images::build_own(context)?;

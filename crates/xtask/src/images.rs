@@ -11,6 +11,7 @@ use crate::apt;
 use crate::cluster::Cluster;
 use crate::context::{Context, short_hash};
 use crate::failure::{AtPath, Result};
+use crate::rabbitmq;
 use crate::step::{Step, ask};
 use crate::tools::Tools;
 
@@ -62,19 +63,19 @@ pub(crate) fn build_pause(context: &Context, tools: &Tools) -> Result<Image> {
 
 /// RabbitMQ 4 out of Debian's packages.
 pub(crate) fn build_rabbitmq(context: &Context) -> Result<Image> {
-    const RELEASE: &str = "trixie";
-    const KEYRING: &str = "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg";
     let recipe = context.root.join("tests/tools/rabbitmq/Containerfile");
     let recipe_text = fs::read(&recipe).at("read", &recipe)?;
+    let root = rabbitmq::provide_root(context)?;
+    let version = root.file_name().unwrap_or_default().as_encoded_bytes();
     build_image(
         context,
         "rabbitmq",
         &recipe,
-        &short_hash([recipe_text.as_slice(), RELEASE.as_bytes()]),
+        &short_hash([recipe_text.as_slice(), version]),
         |step, folder| {
-            let mut bootstrap = Command::new("mmdebstrap");
-            bootstrap.args(["--variant=essential", "--include=rabbitmq-server", KEYRING, RELEASE]);
-            step.run(bootstrap.arg(folder.join("system.tar")).args(apt::fetch_mirror()?))
+            let mut tar = Command::new("tar");
+            tar.args(["--create", "--numeric-owner", "--exclude=./dev/*", "--file"]);
+            step.run(tar.arg(folder.join("system.tar")).arg("--directory").arg(&root).arg("."))
         },
     )
 }

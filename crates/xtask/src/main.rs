@@ -10,6 +10,7 @@ mod context;
 mod failure;
 mod images;
 mod install;
+mod rabbitmq;
 mod reach;
 mod sample;
 mod step;

@@ -10,6 +10,7 @@ use crate::codegen;
 use crate::context::Context;
 use crate::failure::{Result, told};
 use crate::install::{check_chart, install_rabbitmq, provide_images};
+use crate::rabbitmq::RabbitMq;
 use crate::step::{run_in_the_open, words};
 use crate::tools::Tools;
 
@@ -24,14 +25,20 @@ pub(crate) enum Suite {
     E2e,
 }
 
+/// What the suites are run with.
+pub(crate) struct Choices {
+    /// The versions that the broker's suite is run with, one after the other.
+    pub(crate) rabbitmq: Vec<RabbitMq>,
+}
+
 /// Runs the suites in order and stops at the first that fails.
-pub(crate) fn run(context: &Context, suites: &[Suite]) -> Result<()> {
+pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Result<()> {
     let suites = if suites.is_empty() { Suite::value_variants() } else { suites };
     for suite in suites {
         let started = Instant::now();
         let (name, outcome) = match suite {
             Suite::Unit => ("unit", test_units(context)),
-            Suite::Broker => ("broker", test_with_broker(context)),
+            Suite::Broker => ("broker", test_with_brokers(context, choices)),
             Suite::E2e => ("e2e", test_end_to_end(context)),
         };
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
@@ -57,10 +64,28 @@ fn test_units(context: &Context) -> Result<()> {
     run_in_the_open(std::process::Command::new(helm).args(["lint", "--strict"]).arg(chart))
 }
 
-fn test_with_broker(context: &Context) -> Result<()> {
-    apt::install(context, apt::FOR_BROKER_TESTS)?;
+fn test_with_brokers(context: &Context, choices: &Choices) -> Result<()> {
     cargo(context, "build --package broadcast-heart --package broadcast-node")?;
-    cargo(context, "test --package broadcast-tests --test broker*")
+    for version in &choices.rabbitmq {
+        let started = Instant::now();
+        let outcome = test_with_broker(context, *version);
+        let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
+        println!("with RabbitMQ {}: {verdict} after {}", version.name(), words(started.elapsed()));
+        outcome?;
+    }
+    Ok(())
+}
+
+fn test_with_broker(context: &Context, version: RabbitMq) -> Result<()> {
+    let root = version.provide(context)?;
+    let arguments = "test --package broadcast-tests --test broker*";
+    println!("with RabbitMQ {}: cargo {arguments}", version.name());
+    let mut tests = context.cargo();
+    tests.args(arguments.split(' ')).env_remove("BROADCAST_RABBITMQ_ROOT");
+    if let Some(root) = root {
+        tests.env("BROADCAST_RABBITMQ_ROOT", root);
+    }
+    run_in_the_open(&mut tests)
 }
 
 /// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them, and the
