@@ -10,5 +10,6 @@ pub mod installation;
 pub mod load;
 pub mod oracle;
 pub mod processes;
+pub mod proxy;
 pub mod records;
 pub mod standalone;
