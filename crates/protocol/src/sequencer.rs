@@ -89,16 +89,9 @@ impl Reign {
     /// Whether nobody has the message that the nodes wait for, and a human has accepted that it is lost with all that
     /// follows. The next take-over then has to go back to what is applied ([`Memory::cut`]).
     pub fn is_cut_short(&self, memory: &Memory, reports: &[&Report]) -> bool {
-        let Some(lost) = memory.accepted_loss.filter(|lost| *lost <= self.position.last) else {
-            return false;
-        };
-        let have_all_reported = memory
-            .members
-            .as_ref()
-            .is_none_or(|members| members.iter().all(|id| reports.iter().any(|report| report.node == *id)));
-        have_all_reported
-            && reports.iter().any(|report| report.missing == Some(lost))
-            && reports.iter().all(|report| report.applied.last < lost)
+        // Who has not met this reign may miss what an earlier one gave up and this one has published anew.
+        memory.accepted_loss.is_some_and(|lost| lost <= self.position.last)
+            && is_given_up(memory, reports, |report| report.epoch >= self.epoch)
     }
 }
 
@@ -140,6 +133,16 @@ fn witness(node: Option<NodeId>) -> String {
 fn later(one: Link, other: Link) -> Link {
     let rank = |link: &Link| (link.term().epoch, link.position().last, matches!(link, Link::Mark(_)));
     if rank(&one) > rank(&other) { one } else { other }
+}
+
+/// Whether everything from the accepted sequence number on is lost: every node has reported, none has applied so much,
+/// and one whose word is of today misses exactly that and found nobody who has it.
+fn is_given_up(memory: &Memory, reports: &[&Report], is_of_today: impl Fn(&Report) -> bool) -> bool {
+    let Some(lost) = memory.accepted_loss else { return false };
+    let has_reported = |node: &NodeId| reports.iter().any(|report| report.node == *node);
+    memory.members.as_ref().is_none_or(|members| members.iter().all(has_reported))
+        && reports.iter().any(|report| report.missing == Some(lost) && is_of_today(report))
+        && reports.iter().all(|report| report.applied.last < lost)
 }
 
 fn judge(epoch: u64, last: u64, seen: StaleHead) -> Result<(), StaleHead> {

@@ -9,9 +9,12 @@
 //! - The end is never before what a node has applied, nor before what somebody has proof of.
 //! - A node that does not answer is waited for, unless a human accepts the loss of everything from the sequence number
 //!   after the best known position.
+//! - Where the nodes miss what nobody has, and a human accepts the loss of that, the end is what they have applied. All of
+//!   them have to say what that is.
 
 use std::collections::BTreeMap;
 
+use super::is_given_up;
 use super::memory::Memory;
 use crate::chain::Position;
 use crate::envelope::{Link, Mark, Term, WriteMessage};
@@ -101,10 +104,12 @@ impl Testimony {
         nonce: u64,
         at: u64,
     ) -> Result<Link, Unsealed> {
-        let end = self.find_end(cluster, memory);
+        let is_cut = memory.cut || self.is_given_up(memory, nonce);
+        let end = if is_cut { self.find_applied(cluster) } else { self.find_end(cluster, memory) };
         let best = end.claim.position.last;
-        let accepted = memory.cut || memory.accepted_loss == Some(best + 1);
-        let unanswered = self.unanswered(memory, nonce);
+        let accepted = !is_cut && memory.accepted_loss == Some(best + 1);
+        let is_waited_for = |heard: &Heard| !is_cut && !self.has_answered(heard, nonce);
+        let unanswered = self.waited_for(memory, is_waited_for);
         if !accepted && (!unanswered.is_empty() || self.reports.is_empty()) {
             return Err(Unsealed { unanswered, best });
         }
@@ -118,15 +123,25 @@ impl Testimony {
         Ok(link.with_term(term))
     }
 
-    fn find_end<'a>(&'a self, cluster: &str, memory: &'a Memory) -> End<'a> {
-        let reports = || self.reports.values().map(|heard| &heard.report);
-        let applied = reports().max_by_key(|report| report.applied.last).map_or_else(
+    fn is_given_up(&self, memory: &Memory, nonce: u64) -> bool {
+        let reports: Vec<&Report> = self.reports.values().map(|heard| &heard.report).collect();
+        // What a node missed before it met the seal may be further on in its queue.
+        is_given_up(memory, &reports, |report| {
+            self.reports.get(&report.node).is_some_and(|heard| heard.has_met_seal(nonce))
+        })
+    }
+
+    fn find_applied(&self, cluster: &str) -> End<'_> {
+        let reports = self.reports.values().map(|heard| &heard.report);
+        reports.max_by_key(|report| report.applied.last).map_or_else(
             || End::at(Claim { epoch: 0, position: Position::genesis(cluster) }),
             |report| End::at(Claim { epoch: report.epoch, position: report.applied }),
-        );
-        if memory.cut {
-            return applied;
-        }
+        )
+    }
+
+    fn find_end<'a>(&'a self, cluster: &str, memory: &'a Memory) -> End<'a> {
+        let reports = || self.reports.values().map(|heard| &heard.report);
+        let applied = self.find_applied(cluster);
         let shown = reports().filter_map(|report| {
             report.shown.map(|position| End::at(Claim { epoch: report.epoch, position }))
         });
@@ -149,20 +164,22 @@ impl Testimony {
             .filter(|tip| tip.position == named.position && tip.term.epoch == named.epoch)
     }
 
-    /// The nodes whose answer is still to come.
-    fn unanswered(&self, memory: &Memory, nonce: u64) -> Vec<NodeId> {
-        if memory.cut {
-            return Vec::new();
-        }
-        let has_answered = |node: &NodeId| {
-            self.reports.get(node).is_some_and(|Heard { report, since }| {
-                let sealed = report.sealed.is_some_and(|seal| seal.nonce == nonce && seal.number > *since);
-                sealed && (report.tip.is_none() || self.tip(report).is_some())
-            })
-        };
+    fn has_answered(&self, heard: &Heard, nonce: u64) -> bool {
+        heard.has_met_seal(nonce) && (heard.report.tip.is_none() || self.tip(&heard.report).is_some())
+    }
+
+    /// The nodes that have not reported, or whose report is waited for.
+    fn waited_for(&self, memory: &Memory, is_waited_for: impl Fn(&Heard) -> bool) -> Vec<NodeId> {
         let reported = self.reports.keys().copied().collect();
         let nodes = memory.members.as_ref().unwrap_or(&reported);
-        nodes.iter().filter(|node| !has_answered(node)).copied().collect()
+        nodes.iter().filter(|node| self.reports.get(node).is_none_or(&is_waited_for)).copied().collect()
+    }
+}
+
+impl Heard {
+    /// Everything that was in the node's queue has been delivered to this session.
+    fn has_met_seal(&self, nonce: u64) -> bool {
+        self.report.sealed.is_some_and(|seal| seal.nonce == nonce && seal.number > self.since)
     }
 }
 

@@ -120,6 +120,8 @@ fn a_reign_is_cut_short_only_for_the_very_loss_that_was_accepted() {
         assert_eq!(reign.is_cut_short(&memory, &[&stuck, &behind]), cut, "{accepted}");
     }
     memory.accept_loss(Some(6), true);
+    let earlier = Report { missing: Some(6), ..report(1, 2, at(5)) };
+    assert!(!reign.is_cut_short(&memory, &[&earlier, &behind]), "it may have been published anew since");
     assert!(!reign.is_cut_short(&memory, &[&report(1, 3, at(5)), &behind]), "nobody misses it");
     assert!(!reign.is_cut_short(&memory, &[&stuck, &report(3, 3, at(6))]), "somebody has it");
     memory.members = Some([1, 2, 3].map(id).into());

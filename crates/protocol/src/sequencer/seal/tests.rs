@@ -110,6 +110,47 @@ fn every_member_has_to_answer_or_the_very_loss_has_to_be_accepted() {
 }
 
 #[test]
+fn where_the_very_message_that_nobody_has_is_given_up_the_history_goes_back_to_what_is_applied() {
+    let messages = chain(4, 5);
+    let (applied, beyond) = (messages[1].position, &messages[4]);
+    let stuck = Report { missing: Some(3), tip: Some(claim(beyond)), ..answer(1, 4, applied) };
+    let silent = report(2, 4, messages[0].position);
+    let mut memory = memory(&[1, 2]);
+    let decide_with = |reports: &[&Report], memory: &Memory| {
+        let mut testimony = Testimony::default();
+        testimony.hear_tip(id(1), beyond.clone());
+        for report in reports {
+            testimony.hear(report, 0);
+        }
+        decide(&testimony, memory).map(|(_, position, _)| position.last)
+    };
+    for (accepted, decided) in [(None, None), (Some(2), None), (Some(3), Some(2)), (Some(4), None)] {
+        memory.accepted_loss = accepted;
+        assert_eq!(decide_with(&[&stuck, &silent], &memory).ok(), decided, "{accepted:?}");
+    }
+    memory.accepted_loss = Some(3);
+    let unmet = Report { sealed: None, ..stuck.clone() };
+    assert!(decide_with(&[&unmet, &silent], &memory).is_err(), "it may be further on in the queue");
+    assert!(decide_with(&[&stuck], &memory).is_err(), "node 2 may have it");
+    let has_it = answer(2, 4, messages[2].position);
+    assert_eq!(decide_with(&[&stuck, &has_it], &memory), Ok(5), "it is not lost");
+}
+
+#[test]
+fn a_history_that_is_cut_goes_back_to_nothing_that_some_node_has_not_said() {
+    let messages = chain(4, 2);
+    let memory = Memory { cut: true, ..memory(&[1, 2]) };
+    let mut testimony = Testimony::default();
+    assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(1), id(2)]);
+    testimony.hear(&report(1, 4, messages[0].position), 0);
+    assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(2)]);
+    testimony.hear(&report(2, 4, messages[1].position), 0);
+    assert_eq!(decide(&testimony, &memory), Ok((5, messages[1].position, false)));
+    let any = Memory { members: None, ..memory };
+    assert!(decide(&Testimony::default(), &any).is_err(), "somebody has to");
+}
+
+#[test]
 fn a_seal_that_was_published_before_the_session_was_heard_of_proves_nothing() {
     let sealed = |session, nonce, number| Report {
         session,
