@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broadcast_protocol::envelope::Link;
+use broadcast_protocol::envelope::{Link, WriteMessage};
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::sequencer::{Memory, RetainedAfter};
 use bytes::Bytes;
@@ -36,10 +36,10 @@ impl SharedMemory {
         self.with_inner(|inner| work(&mut inner.memory))
     }
 
-    /// A reign begins with this link, which is confirmed.
-    pub fn begin_reign(&self, link: Link) {
+    /// A reign begins with this link, which is confirmed; `before` leads to it.
+    pub fn begin_reign(&self, link: Link, before: Vec<WriteMessage>) {
         self.with_inner(|inner| {
-            inner.memory.begin_reign(link);
+            inner.memory.begin_reign(link, before);
             inner.reigns = true;
         });
     }
@@ -83,7 +83,7 @@ impl SharedMemory {
 #[cfg(test)]
 pub(crate) mod tests {
     use broadcast_protocol::chain::Position;
-    use broadcast_protocol::envelope::{Term, WriteMessage};
+    use broadcast_protocol::envelope::Term;
     use broadcast_protocol::write::{Write, WriteBatch};
 
     use super::*;
@@ -144,7 +144,7 @@ pub(crate) mod tests {
         for reigns in [true, false] {
             let memory = filled(2, 1);
             let last = memory.with(|memory| memory.retained.last().cloned()).unwrap();
-            memory.begin_reign(Link::Write(last));
+            memory.begin_reign(Link::Write(last), Vec::new());
             if !reigns {
                 memory.end_reign();
             }

@@ -80,8 +80,8 @@ impl<'a> Heir<'a> {
                 Need::Begin(mark) => self.begin(&mark).await?,
                 Need::Publish(message) => self.publish(&message).await?,
                 Need::Wait(until) => self.wait(until).await?,
-                Need::Reign { reign, link, .. } => {
-                    self.court.memory.begin_reign(link);
+                Need::Reign { reign, link, before, .. } => {
+                    self.court.memory.begin_reign(link, before);
                     // The newest receipt stands for all that was taken.
                     if let Some(receipt) = self.receipt {
                         receipt.ack_through().await?;

@@ -91,7 +91,7 @@ impl Reign {
     pub fn is_cut_short(&self, memory: &Memory, reports: &[&Report]) -> bool {
         // Who has not met this reign may miss what an earlier one gave up and this one has published anew.
         memory.accepted_loss.is_some_and(|lost| lost <= self.position.last)
-            && is_given_up(memory, reports, |report| report.epoch >= self.epoch)
+            && is_given_up(memory, reports, |report| report.epoch >= self.term.epoch)
     }
 }
 

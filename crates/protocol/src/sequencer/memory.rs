@@ -72,14 +72,21 @@ impl Memory {
         self.retained.confirmed
     }
 
-    /// A reign begins with this link, confirmed: whatever was in question before is settled.
-    pub fn begin_reign(&mut self, link: Link) {
+    /// A reign begins with this link, confirmed: whatever was in question before is settled. `before` leads to it.
+    pub fn begin_reign(&mut self, link: Link, before: Vec<WriteMessage>) {
         (self.genesis, self.contradiction, self.cut) = (false, None, false);
         let (epoch, position) = (link.term().epoch, link.position());
-        match link {
-            Link::Write(message) => self.retained.push(message),
-            Link::Mark(_) => self.retained.confirm(epoch, position),
+        let mut messages = before;
+        if let Link::Write(message) = link {
+            messages.push(message);
         }
+        let known = self.retained.confirmed.map(|end| end.position);
+        let first_new =
+            messages.iter().position(|message| Some(message.position) == known).map_or(0, |at| at + 1);
+        for message in messages.drain(first_new..) {
+            self.retained.push(message);
+        }
+        self.retained.confirm(epoch, position);
     }
 
     /// A human accepts the loss of everything from a sequence number on, or takes that back. A heart that does not reign

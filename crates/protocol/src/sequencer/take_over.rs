@@ -8,6 +8,8 @@
 //! The caller does what [`TakeOver::next`] needs and tells what came of it; while it waits, it passes on what
 //! the inbox brings. Times are in milliseconds on any clock that never goes back.
 
+use std::collections::VecDeque;
+
 use super::memory::Memory;
 use super::seal::{Testimony, Unsealed};
 use super::{Reign, StaleHead, later};
@@ -30,6 +32,9 @@ const LISTEN_BEFORE_SEALED: u64 = 3_000;
 /// How often a seal is published.
 const SEAL_EVERY: u64 = 500;
 
+/// What is kept of the messages that the head queue gives, in bytes.
+const MAX_TAKEN_BYTES: usize = 64 << 20;
+
 /// What has to be done next. `T` names a delivery of the head queue.
 #[derive(Debug)]
 pub enum Need<T> {
@@ -47,6 +52,8 @@ pub enum Need<T> {
         reign: Reign,
         /// What it begins with, for [`Memory::begin_reign`].
         link: Link,
+        /// The messages before it that are at hand, each continuing the one before, for [`Memory::begin_reign`].
+        before: Vec<WriteMessage>,
         /// What was taken from the head queue, up to this delivery, may be acknowledged.
         ack: Option<T>,
     },
@@ -61,6 +68,8 @@ pub struct TakeOver<T> {
     testimony: Testimony,
     taken: Option<T>,
     latest: Option<Link>,
+    /// The newest messages that the head queue gave. They may be in no node's queue any more.
+    writes: VecDeque<WriteMessage>,
     /// The highest epoch that a seal in the head queue names.
     sealing: u64,
 }
@@ -84,6 +93,7 @@ impl<T: Copy> TakeOver<T> {
             testimony: Testimony::default(),
             taken: None,
             latest: None,
+            writes: VecDeque::new(),
             sealing: 0,
         }
     }
@@ -108,8 +118,9 @@ impl<T: Copy> TakeOver<T> {
             Phase::Sealing { .. } => self.next_of_sealing(memory, now, at),
             Phase::Publishing { link, confirmed: false } => Need::Publish(Message::Link(link.clone())),
             Phase::Publishing { link, confirmed: true } => {
+                let link = link.clone();
                 let reign = Reign::new(&self.cluster, link.term(), link.position());
-                Need::Reign { reign, link: link.clone(), ack: self.taken }
+                Need::Reign { reign, before: self.find_before(&link), link, ack: self.taken }
             }
         }
     }
@@ -120,6 +131,9 @@ impl<T: Copy> TakeOver<T> {
         match message {
             Some(Message::Link(link)) => {
                 self.testimony.meet_epoch(link.term().epoch);
+                if let Link::Write(message) = &link {
+                    self.keep(message.clone());
+                }
                 self.latest = Some(match self.latest.take() {
                     Some(other) => later(other, link),
                     None => link,
@@ -195,6 +209,29 @@ impl<T: Copy> TakeOver<T> {
             && !memory.cut
             && memory.retained.confirmed().is_none_or(|own| fits(own.epoch, own.position.last))
             && memory.contradiction.is_none_or(|StaleHead { epoch, last, .. }| fits(epoch, last))
+    }
+
+    fn keep(&mut self, message: WriteMessage) {
+        self.writes.push_back(message);
+        let mut bytes: usize = self.writes.iter().map(|message| message.body().len()).sum();
+        while bytes > MAX_TAKEN_BYTES {
+            let Some(oldest) = self.writes.pop_front() else { break };
+            bytes -= oldest.body().len();
+        }
+    }
+
+    /// The messages that lead to the link, oldest first.
+    fn find_before(&self, link: &Link) -> Vec<WriteMessage> {
+        let mut before = VecDeque::new();
+        let mut reached = match link {
+            Link::Write(message) => message.previous,
+            Link::Mark(mark) => mark.position,
+        };
+        while let Some(message) = self.writes.iter().find(|message| message.position == reached) {
+            reached = message.previous;
+            before.push_front(message.clone());
+        }
+        before.into()
     }
 
     fn seal(&mut self, since: u64) {

@@ -1,4 +1,4 @@
-use super::super::tests::{CLUSTER, chain, id, mark, report, term};
+use super::super::tests::{CLUSTER, batch, chain, id, mark, report, term};
 use super::*;
 use crate::chain::Position;
 use crate::report::Sealed;
@@ -56,7 +56,7 @@ impl Heart {
 
     fn reigns(&mut self) -> (u64, u64, Option<usize>) {
         match self.step() {
-            Need::Reign { reign, link, ack } => {
+            Need::Reign { reign, link, ack, .. } => {
                 assert_eq!((link.term().epoch, link.position()), (reign.epoch(), reign.position()));
                 (reign.epoch(), reign.position().last, ack)
             }
@@ -92,6 +92,24 @@ fn a_mark_in_the_head_stays_a_mark_and_what_is_no_message_is_acknowledged_too() 
     heart.take_over.took(9, None);
     assert_eq!(heart.publishes(), ("mark", 4, 2));
     assert_eq!(heart.reigns(), (4, 2, Some(1)));
+}
+
+#[test]
+fn the_messages_of_the_head_queue_that_lead_to_the_end_are_handed_on() {
+    let messages = chain(3, 5);
+    let fork = WriteMessage::new(CLUSTER, term(2), messages[2].previous, 0, batch("fork"));
+    let late = |index: usize| Link::Write(messages[index].clone());
+    for (head, before) in [
+        (vec![late(1), late(3), late(2), Link::Write(fork.clone()), late(4)], vec![2, 3, 4]),
+        (vec![late(0), late(2), late(3), late(4), mark(3, messages[4].position)], vec![3, 4, 5]),
+        (vec![late(3), mark(4, messages[4].position)], vec![]),
+    ] {
+        let mut heart = Heart::of_links(head, new_memory(false));
+        heart.publishes();
+        let Need::Reign { before: found, .. } = heart.step() else { panic!("it does not reign") };
+        assert!(found.windows(2).all(|pair| pair[1].previous == pair[0].position));
+        assert_eq!(found.iter().map(|message| message.first).collect::<Vec<_>>(), before);
+    }
 }
 
 #[test]
@@ -149,7 +167,7 @@ fn a_head_that_somebody_knows_more_than_is_not_the_end() {
         Memory { contradiction, ..new_memory(false) }
     };
     let mut own = new_memory(false);
-    own.begin_reign(Link::Write(messages[2].clone()));
+    own.begin_reign(Link::Write(messages[2].clone()), Vec::new());
     let cut = Memory { cut: true, ..new_memory(false) };
     for (memory, kind) in [
         (contradicted(3, 2), "write"),
