@@ -12,7 +12,7 @@
 //! - Where the nodes miss what nobody has, and a human accepts the loss of that, the end is what they have applied. All of
 //!   them have to say what that is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::is_given_up;
 use super::memory::Memory;
@@ -21,10 +21,17 @@ use crate::envelope::{Link, Mark, Term, WriteMessage};
 use crate::names::NodeId;
 use crate::report::{Claim, Report};
 
+/// How many sessions of one node are told apart. A report of an older one looks like one of a new session, which only
+/// has to meet one more seal.
+const MAX_SESSIONS: usize = 16;
+
 /// What the nodes and the other hearts have said since a sealing began.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Testimony {
-    reports: BTreeMap<NodeId, Heard>,
+    /// Which sealing it is.
+    nonce: u64,
+    nodes: BTreeMap<NodeId, Heard>,
+    /// The last tip of each node. It may come before the report that names it, or after.
     tips: BTreeMap<NodeId, WriteMessage>,
     /// The best that another heart has confirmed.
     claim: Option<Claim>,
@@ -32,11 +39,29 @@ pub(super) struct Testimony {
     epoch: u64,
 }
 
+/// What one node has said. Reports may overtake each other: what an answer said stays said.
 #[derive(Debug)]
 struct Heard {
-    report: Report,
-    /// The newest seal that was published when the report's session was first heard of.
+    /// The report that came last.
+    latest: Report,
+    /// Its sessions, in the order in which they were first heard of.
+    sessions: VecDeque<Session>,
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    /// The newest seal that was published when the session was first heard of.
     since: u64,
+}
+
+/// The word of a session that everything in the node's queue has been delivered to.
+#[derive(Debug)]
+struct Answer {
+    report: Report,
+    /// The message that the report names as the node's tip.
+    tip: Option<WriteMessage>,
 }
 
 /// Why the end is not known yet.
@@ -50,18 +75,30 @@ pub struct Unsealed {
 }
 
 impl Testimony {
+    /// Nothing has been said yet; `nonce` is that of the seals.
+    pub(super) fn new(nonce: u64) -> Self {
+        Self { nonce, nodes: BTreeMap::new(), tips: BTreeMap::new(), claim: None, epoch: 0 }
+    }
+
     /// Takes a report; `number` is that of the newest seal published so far.
     pub(super) fn hear(&mut self, report: &Report, number: u64) {
         self.meet_epoch(report.epoch);
-        let known = self.reports.get(&report.node);
-        let known = known.filter(|known| report.session.is_some() && known.report.session == report.session);
-        let since = known.map_or(number, |known| known.since);
-        self.reports.insert(report.node, Heard { report: report.clone(), since });
+        let heard = self.nodes.entry(report.node).or_insert_with(|| Heard {
+            latest: report.clone(),
+            sessions: VecDeque::new(),
+            answer: None,
+        });
+        heard.latest = report.clone();
+        heard.meet_session(number);
+        heard.take_answer(self.nonce, self.tips.get(&report.node));
     }
 
     /// Takes the message that a node has and cannot prove.
     pub(super) fn hear_tip(&mut self, node: NodeId, tip: WriteMessage) {
         self.meet_epoch(tip.term.epoch);
+        if let Some(heard) = self.nodes.get_mut(&node) {
+            heard.take_answer(self.nonce, Some(&tip));
+        }
         self.tips.insert(node, tip);
     }
 
@@ -85,35 +122,26 @@ impl Testimony {
     }
 
     /// A reign under that epoch.
-    pub(super) fn next_term(&self, reign: u64) -> Term {
-        Term { epoch: self.next_epoch(), reign }
+    pub(super) fn next_term(&self) -> Term {
+        Term { epoch: self.next_epoch(), reign: self.nonce }
     }
 
     /// Whether nobody has a history.
     pub(super) fn is_blank(&self) -> bool {
-        self.epoch == 0
-            && self.claim.is_none()
-            && self.reports.values().all(|heard| heard.report.applied.last == 0)
+        self.epoch == 0 && self.claim.is_none() && self.reports().all(|(report, _)| report.applied.last == 0)
     }
 
-    /// The end of the history, once all have answered the sealing with this nonce.
-    pub(super) fn decide(
-        &self,
-        cluster: &str,
-        memory: &Memory,
-        nonce: u64,
-        at: u64,
-    ) -> Result<Link, Unsealed> {
-        let is_cut = memory.cut || self.is_given_up(memory, nonce);
+    /// The end of the history, once all have answered.
+    pub(super) fn decide(&self, cluster: &str, memory: &Memory, at: u64) -> Result<Link, Unsealed> {
+        let is_cut = memory.cut || self.is_given_up(memory);
         let end = if is_cut { self.find_applied(cluster) } else { self.find_end(cluster, memory) };
         let best = end.claim.position.last;
         let accepted = !is_cut && memory.accepted_loss == Some(best + 1);
-        let is_waited_for = |heard: &Heard| !is_cut && !self.has_answered(heard, nonce);
-        let unanswered = self.waited_for(memory, is_waited_for);
-        if !accepted && (!unanswered.is_empty() || self.reports.is_empty()) {
+        let unanswered = self.waited_for(memory, |heard| !is_cut && heard.answer.is_none());
+        if !accepted && (!unanswered.is_empty() || self.nodes.is_empty()) {
             return Err(Unsealed { unanswered, best });
         }
-        let term = self.next_term(nonce);
+        let term = self.next_term();
         let link = if let Some(message) = end.content {
             Link::Write(message.clone())
         } else {
@@ -123,32 +151,27 @@ impl Testimony {
         Ok(link.with_term(term))
     }
 
-    fn is_given_up(&self, memory: &Memory, nonce: u64) -> bool {
-        let reports: Vec<&Report> = self.reports.values().map(|heard| &heard.report).collect();
+    fn is_given_up(&self, memory: &Memory) -> bool {
+        let reports: Vec<&Report> = self.reports().map(|(report, _)| report).collect();
         // What a node missed before it met the seal may be further on in its queue.
         is_given_up(memory, &reports, |report| {
-            self.reports.get(&report.node).is_some_and(|heard| heard.has_met_seal(nonce))
+            self.nodes.get(&report.node).is_some_and(|heard| heard.is_answer(report))
         })
     }
 
     fn find_applied(&self, cluster: &str) -> End<'_> {
-        let reports = self.reports.values().map(|heard| &heard.report);
-        reports.max_by_key(|report| report.applied.last).map_or_else(
+        self.reports().max_by_key(|(report, _)| report.applied.last).map_or_else(
             || End::at(Claim { epoch: 0, position: Position::genesis(cluster) }),
-            |report| End::at(Claim { epoch: report.epoch, position: report.applied }),
+            |(report, _)| End::at(Claim { epoch: report.epoch, position: report.applied }),
         )
     }
 
     fn find_end<'a>(&'a self, cluster: &str, memory: &'a Memory) -> End<'a> {
-        let reports = || self.reports.values().map(|heard| &heard.report);
         let applied = self.find_applied(cluster);
-        let shown = reports().filter_map(|report| {
+        let shown = self.reports().filter_map(|(report, _)| {
             report.shown.map(|position| End::at(Claim { epoch: report.epoch, position }))
         });
-        let tips = reports().filter_map(|report| self.tip(report)).map(|tip| End {
-            claim: Claim { epoch: tip.term.epoch, position: tip.position },
-            content: Some(tip),
-        });
+        let tips = self.reports().filter_map(|(_, tip)| tip).map(End::with);
         let own = memory.retained.confirmed().map(|claim| End { claim, content: memory.retained.last() });
         let claimed = self.claim.map(End::at);
         // What was applied is never undone, whatever epoch something earlier is of.
@@ -156,31 +179,61 @@ impl Testimony {
         shown.chain(tips).chain(own).chain(claimed).filter(later).max_by_key(End::rank).unwrap_or(applied)
     }
 
-    /// The message that a report names as the node's tip, when that has arrived too.
-    fn tip(&self, report: &Report) -> Option<&WriteMessage> {
-        let named = report.tip?;
-        self.tips
-            .get(&report.node)
-            .filter(|tip| tip.position == named.position && tip.term.epoch == named.epoch)
+    /// All that counts of what the nodes have said, each with the tip that it names when that is here too.
+    fn reports(&self) -> impl Iterator<Item = (&Report, Option<&WriteMessage>)> {
+        self.nodes.iter().flat_map(|(node, Heard { latest, answer, .. })| {
+            let answer = answer.iter().map(|answer| (&answer.report, answer.tip.as_ref()));
+            answer.chain([(latest, self.tips.get(node).filter(|tip| is_named(tip, latest)))])
+        })
     }
 
-    fn has_answered(&self, heard: &Heard, nonce: u64) -> bool {
-        heard.has_met_seal(nonce) && (heard.report.tip.is_none() || self.tip(&heard.report).is_some())
-    }
-
-    /// The nodes that have not reported, or whose report is waited for.
+    /// The nodes that have not reported, and those that are waited for.
     fn waited_for(&self, memory: &Memory, is_waited_for: impl Fn(&Heard) -> bool) -> Vec<NodeId> {
-        let reported = self.reports.keys().copied().collect();
+        let reported = self.nodes.keys().copied().collect();
         let nodes = memory.members.as_ref().unwrap_or(&reported);
-        nodes.iter().filter(|node| self.reports.get(node).is_none_or(&is_waited_for)).copied().collect()
+        nodes.iter().filter(|node| self.nodes.get(node).is_none_or(&is_waited_for)).copied().collect()
     }
 }
 
 impl Heard {
-    /// Everything that was in the node's queue has been delivered to this session.
-    fn has_met_seal(&self, nonce: u64) -> bool {
-        self.report.sealed.is_some_and(|seal| seal.nonce == nonce && seal.number > self.since)
+    /// Takes note of the latest report's session.
+    fn meet_session(&mut self, since: u64) {
+        let Some(number) = self.latest.session else { return };
+        if self.age(&self.latest).is_some() {
+            return;
+        }
+        self.sessions.push_back(Session { number, since });
+        if self.sessions.len() > MAX_SESSIONS {
+            self.sessions.pop_front();
+        }
     }
+
+    /// The place of a report's session among those heard of.
+    fn age(&self, report: &Report) -> Option<usize> {
+        self.sessions.iter().position(|session| Some(session.number) == report.session)
+    }
+
+    /// The latest report is the answer when its session has met the seal, unless a later session has answered.
+    fn take_answer(&mut self, nonce: u64, tip: Option<&WriteMessage>) {
+        let Some(age) = self.age(&self.latest) else { return };
+        let since = self.sessions[age].since;
+        let has_met_seal = self.latest.sealed.is_some_and(|seal| seal.nonce == nonce && seal.number > since);
+        let tip = tip.filter(|tip| is_named(tip, &self.latest));
+        let is_complete = self.latest.tip.is_none() || tip.is_some();
+        let is_newest = self.answer.as_ref().is_none_or(|answer| self.age(&answer.report) <= Some(age));
+        if has_met_seal && is_complete && is_newest {
+            self.answer = Some(Answer { report: self.latest.clone(), tip: tip.cloned() });
+        }
+    }
+
+    fn is_answer(&self, report: &Report) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.report == *report)
+    }
+}
+
+/// Whether a report names this message as the node's tip.
+fn is_named(tip: &WriteMessage, report: &Report) -> bool {
+    report.tip == Some(Claim { epoch: tip.term.epoch, position: tip.position })
 }
 
 /// A point that may be the end.
@@ -191,7 +244,14 @@ struct End<'a> {
     content: Option<&'a WriteMessage>,
 }
 
-impl End<'_> {
+impl<'a> End<'a> {
+    fn with(message: &'a WriteMessage) -> Self {
+        Self {
+            claim: Claim { epoch: message.term.epoch, position: message.position },
+            content: Some(message),
+        }
+    }
+
     fn at(claim: Claim) -> Self {
         Self { claim, content: None }
     }

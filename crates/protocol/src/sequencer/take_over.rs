@@ -90,7 +90,7 @@ impl<T: Copy> TakeOver<T> {
             cluster: cluster.to_owned(),
             nonce,
             phase: Phase::Reading { since: now, again: now },
-            testimony: Testimony::default(),
+            testimony: Testimony::new(nonce),
             taken: None,
             latest: None,
             writes: VecDeque::new(),
@@ -155,7 +155,7 @@ impl<T: Copy> TakeOver<T> {
         let known = memory.retained.confirmed();
         match self.latest.take() {
             Some(link) if self.is_the_end(&link, memory) => {
-                let link = refreshed(link, at).with_term(self.testimony.next_term(self.nonce));
+                let link = refreshed(link, at).with_term(self.testimony.next_term());
                 self.phase = Phase::Publishing { link, confirmed: false };
             }
             None if memory.genesis && known.is_none() && self.sealing == 0 => {
@@ -242,7 +242,7 @@ impl<T: Copy> TakeOver<T> {
     fn next_of_sealing(&mut self, memory: &Memory, now: u64, at: u64) -> Need<T> {
         let Phase::Sealing { since, number, again, open } = &mut self.phase else { return Need::Wait(now) };
         let heard_out = *since + LISTEN_BEFORE_SEALED;
-        let decided = self.testimony.decide(&self.cluster, memory, self.nonce, at);
+        let decided = self.testimony.decide(&self.cluster, memory, at);
         match decided {
             Ok(link) if now >= heard_out => {
                 self.phase = Phase::Publishing { link: link.clone(), confirmed: false };

@@ -14,7 +14,7 @@ fn claim(message: &WriteMessage) -> Claim {
 }
 
 fn hear(reports: &[Report]) -> Testimony {
-    let mut testimony = Testimony::default();
+    let mut testimony = Testimony::new(NONCE);
     for report in reports {
         testimony.hear(report, 0);
     }
@@ -23,7 +23,7 @@ fn hear(reports: &[Report]) -> Testimony {
 
 fn decide(testimony: &Testimony, memory: &Memory) -> Result<(u64, Position, bool), Unsealed> {
     testimony
-        .decide(CLUSTER, memory, NONCE, 0)
+        .decide(CLUSTER, memory, 0)
         .map(|link| (link.term().epoch, link.position(), matches!(link, Link::Write(_))))
 }
 
@@ -106,7 +106,7 @@ fn every_member_has_to_answer_or_the_very_loss_has_to_be_accepted() {
     memory.members = None;
     memory.accepted_loss = None;
     assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(2)], "those that report count");
-    assert!(decide(&Testimony::default(), &memory).is_err(), "somebody has to");
+    assert!(decide(&Testimony::new(NONCE), &memory).is_err(), "somebody has to");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn where_the_very_message_that_nobody_has_is_given_up_the_history_goes_back_to_w
     let silent = report(2, 4, messages[0].position);
     let mut memory = memory(&[1, 2]);
     let decide_with = |reports: &[&Report], memory: &Memory| {
-        let mut testimony = Testimony::default();
+        let mut testimony = Testimony::new(NONCE);
         testimony.hear_tip(id(1), beyond.clone());
         for report in reports {
             testimony.hear(report, 0);
@@ -140,14 +140,14 @@ fn where_the_very_message_that_nobody_has_is_given_up_the_history_goes_back_to_w
 fn a_history_that_is_cut_goes_back_to_nothing_that_some_node_has_not_said() {
     let messages = chain(4, 2);
     let memory = Memory { cut: true, ..memory(&[1, 2]) };
-    let mut testimony = Testimony::default();
+    let mut testimony = Testimony::new(NONCE);
     assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(1), id(2)]);
     testimony.hear(&report(1, 4, messages[0].position), 0);
     assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(2)]);
     testimony.hear(&report(2, 4, messages[1].position), 0);
     assert_eq!(decide(&testimony, &memory), Ok((5, messages[1].position, false)));
     let any = Memory { members: None, ..memory };
-    assert!(decide(&Testimony::default(), &any).is_err(), "somebody has to");
+    assert!(decide(&Testimony::new(NONCE), &any).is_err(), "somebody has to");
 }
 
 #[test]
@@ -165,10 +165,65 @@ fn a_seal_that_was_published_before_the_session_was_heard_of_proves_nothing() {
         (vec![(None, NONCE, 3, 3), (None, NONCE, 4, 4)], false),
         (vec![(Some(1), NONCE, 3, 3), (Some(1), NONCE + 1, 4, 4)], false),
     ] {
-        let mut testimony = Testimony::default();
+        let mut testimony = Testimony::new(NONCE);
         for (session, nonce, number, published) in &reports {
             testimony.hear(&sealed(*session, *nonce, *number), *published);
         }
         assert_eq!(decide(&testimony, &memory).is_ok(), answered, "{reports:?}");
     }
+}
+
+#[test]
+fn an_answer_is_not_taken_back_by_a_report_that_comes_late() {
+    let messages = chain(4, 3);
+    let tip = &messages[2];
+    let sealed = Some(Sealed { nonce: NONCE, number: 5 });
+    let with_session = |session, sealed, applied| Report { session, sealed, ..report(1, 4, applied) };
+    let applied = messages[1].position;
+    let answer = Report { tip: Some(claim(tip)), ..with_session(Some(2), sealed, applied) };
+    let memory = memory(&[1]);
+    for late in [
+        with_session(Some(1), None, messages[0].position),
+        with_session(Some(1), sealed, messages[0].position),
+        with_session(None, None, messages[0].position),
+        with_session(None, sealed, messages[0].position),
+        with_session(Some(3), None, applied),
+    ] {
+        let mut testimony = Testimony::new(NONCE);
+        testimony.hear(&with_session(Some(1), None, messages[0].position), 1);
+        testimony.hear(&with_session(Some(2), None, applied), 4);
+        testimony.hear(&late, 5);
+        let answers = late.session == Some(1) && late.sealed.is_some();
+        assert_eq!(decide(&testimony, &memory).is_ok(), answers, "{late:?}");
+        // The time since which the session is known has not become a later one.
+        testimony.hear(&answer, 6);
+        testimony.hear_tip(id(1), tip.clone());
+        assert_eq!(decide(&testimony, &memory), Ok((5, tip.position, true)), "{late:?}");
+        testimony.hear(&late, 7);
+        testimony.hear_tip(id(1), messages[1].clone());
+        assert_eq!(decide(&testimony, &memory), Ok((5, tip.position, true)), "{late:?}");
+    }
+}
+
+#[test]
+fn what_a_node_applied_after_its_answer_is_not_undone() {
+    let messages = chain(4, 2);
+    let mut testimony = hear(&[answer(1, 4, messages[0].position)]);
+    testimony.hear(&Report { session: Some(9), ..report(1, 4, messages[1].position) }, 3);
+    assert_eq!(decide(&testimony, &memory(&[1])), Ok((5, messages[1].position, false)));
+}
+
+#[test]
+fn sessions_are_forgotten_before_they_are_too_many_and_the_newest_still_answers() {
+    let mut testimony = Testimony::new(NONCE);
+    let with_session =
+        |session| Report { session: Some(session), ..answer(1, 4, Position::genesis(CLUSTER)) };
+    for session in 0..100 {
+        testimony.hear(&with_session(session), 1);
+    }
+    assert_eq!(testimony.nodes[&id(1)].sessions.len(), MAX_SESSIONS);
+    assert!(decide(&testimony, &memory(&[1])).is_err());
+    let sealed = Some(Sealed { nonce: NONCE, number: 2 });
+    testimony.hear(&Report { sealed, ..with_session(99) }, 2);
+    assert!(decide(&testimony, &memory(&[1])).is_ok());
 }
