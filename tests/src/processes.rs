@@ -40,6 +40,11 @@ impl Process {
         Self { name: name.to_owned(), log: log.to_owned(), child, guard }
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal: `TERM`, `STOP`, `CONT`.
     pub fn signal(&self, signal: &str) {
         let status =
