@@ -81,6 +81,9 @@ pub struct HeartStatus {
     /// The last sequence number.
     #[serde(default)]
     pub position: u64,
+    /// Why it takes no writes.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// The base URL of the active heart, where this one stands by.
     #[serde(default)]
     pub active: Option<String>,
@@ -104,6 +107,14 @@ pub struct ReportedNode {
     pub malformed: u64,
     /// Processing failures.
     pub failed: u64,
+    /// How often it has put its database aside to rebuild it.
+    pub rebuilds: u64,
+    /// The sequence number that it misses and that nobody whom it asked has.
+    #[serde(default)]
+    pub missing: Option<u64>,
+    /// Why it is not ready.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// `GET /v1/status` of a node.

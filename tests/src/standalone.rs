@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use broadcast_protocol::names::{BrokerNames, NodeId};
-use reqwest::Method;
+use reqwest::{Method, Url};
 
 use crate::client::{Client, Digests, HeartStatus, wait_for};
 use crate::load::Load;
 use crate::oracle::{Oracle, Rows, digest_of, read_rows};
 use crate::processes::{Folder, Process, free_port, program};
+use crate::proxy::Proxy;
 
 /// How long a cluster may take to become ready, or to recover from a fault. A broker that is gone without a word is noticed after
 /// 10 s, a peer that was away may be asked again after some more.
@@ -20,6 +21,9 @@ pub const RECOVERY: Duration = Duration::from_mins(1);
 
 /// How long a process may take to stop in order.
 pub const STOP: Duration = Duration::from_secs(20);
+
+/// The list of the nodes, if there is one.
+const NODES_FILE: &str = "nodes.yaml";
 
 /// Hearts and nodes under names of their own. All end when this is dropped.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub struct Cluster {
     /// What is added to `heart.yaml` and `node.yaml`.
     pub settings: String,
     names: BrokerNames,
-    amqp_url: String,
+    amqp_url: Url,
     common: String,
     hearts: Vec<Member>,
     nodes: BTreeMap<u32, Member>,
@@ -44,12 +48,14 @@ struct Member {
     http: u16,
     admin: u16,
     client: Client,
+    /// Between it and the broker.
+    proxy: Option<Proxy>,
 }
 
 impl Member {
     fn new(name: String) -> Self {
         let (http, admin) = (free_port(), free_port());
-        Self { process: None, name, http, admin, client: Client::new(http) }
+        Self { process: None, name, http, admin, client: Client::new(http), proxy: None }
     }
 
     async fn readiness(&self) -> Result<(), String> {
@@ -58,6 +64,10 @@ impl Member {
         let is_ready = answer.status().is_success();
         let text = answer.text().await.map_err(|error| error.to_string())?;
         if is_ready { Ok(()) } else { Err(text) }
+    }
+
+    fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().unwrap_or_else(|| panic!("{} has no proxy", self.name))
     }
 
     fn process(&self) -> &Process {
@@ -75,11 +85,19 @@ impl Cluster {
             oracle: Oracle::default(),
             settings: String::new(),
             names: BrokerNames::new(&*exchange, &*name),
-            amqp_url: amqp_url.to_owned(),
+            amqp_url: Url::parse(amqp_url).unwrap(),
             common: format!("exchange: {exchange}\nqueue_name: {name}\n"),
             hearts: (0..2).map(|index| Member::new(format!("heart-{index}"))).collect(),
             nodes: (1..=nodes).map(|id| (id, Member::new(format!("node-{id}")))).collect(),
             folder: Folder::new(),
+        }
+    }
+
+    /// Puts a proxy between every process and the broker, for those that are started from now on.
+    pub fn put_proxies_between(&mut self) {
+        let broker = self.amqp_url.port().unwrap();
+        for member in self.hearts.iter_mut().chain(self.nodes.values_mut()) {
+            member.proxy = Some(Proxy::start(broker));
         }
     }
 
@@ -111,18 +129,28 @@ impl Cluster {
         self.names.node_queue(NodeId::new(id).unwrap())
     }
 
+    /// Tells the hearts which nodes there are, and from which sequence number on the loss of writes is accepted. Those that
+    /// start later know it at once, those that were started after the first call within seconds.
+    pub fn list_nodes(&self, ids: &[u32], accepted_loss: Option<u64>) {
+        let loss = accepted_loss.map(|from| format!("accepted_loss: {from}\n")).unwrap_or_default();
+        self.folder.write(NODES_FILE, &format!("node_ids: {ids:?}\n{loss}"));
+    }
+
     /// Starts a heart, again if need be.
     pub fn start_heart(&mut self, index: usize) {
         let heart = &self.hearts[index];
-        let config = self.config(heart, "");
+        let nodes = self.folder.join(NODES_FILE);
+        let own = if nodes.exists() { format!("nodes_file: {}\n", nodes.display()) } else { String::new() };
+        let config = self.config(heart, &own);
         self.hearts[index].process = Some(self.spawn("heart", heart, &config));
     }
 
     /// Starts a node, again if need be.
     pub fn start_node(&mut self, id: u32) {
         let node = &self.nodes[&id];
-        let peers = self.nodes.iter().filter(|(peer, _)| **peer != id);
-        let peers: Vec<String> = peers.map(|(_, peer)| format!("http://127.0.0.1:{}", peer.http)).collect();
+        let peers = self.nodes.iter().filter(|(peer, _)| **peer != id).map(|(_, peer)| peer);
+        let peers = peers.chain(&self.hearts).map(|peer| format!("http://127.0.0.1:{}", peer.http));
+        let peers: Vec<String> = peers.collect();
         let data_dir = self.folder.join(&node.name);
         let own = format!("node_id: {id}\ndata_dir: {}\npeers: [{}]\n", data_dir.display(), peers.join(", "));
         let process = self.spawn("node", node, &self.config(node, &own));
@@ -137,8 +165,13 @@ impl Cluster {
 
     fn spawn(&self, kind: &str, member: &Member, config: &str) -> Process {
         let config = self.folder.write(&format!("{}.yaml", member.name), config);
+        let mut amqp_url = self.amqp_url.clone();
+        if let Some(proxy) = &member.proxy {
+            amqp_url.set_port(Some(proxy.port())).unwrap();
+        }
         let mut command = Command::new(program(kind));
-        command.arg("--config").arg(config).current_dir(self.folder.path()).env("AMQP_URL", &self.amqp_url);
+        command.arg("--config").arg(config).current_dir(self.folder.path());
+        command.env("AMQP_URL", amqp_url.as_str());
         Process::start(&member.name, &mut command, &self.folder.join(format!("{}.log", member.name)))
     }
 
@@ -150,6 +183,16 @@ impl Cluster {
     /// The HTTP interface of a node.
     pub fn node(&self, id: u32) -> &Client {
         &self.nodes[&id].client
+    }
+
+    /// What is between a heart and the broker.
+    pub fn heart_proxy(&self, index: usize) -> &Proxy {
+        self.hearts[index].proxy()
+    }
+
+    /// What is between a node and the broker.
+    pub fn node_proxy(&self, id: u32) -> &Proxy {
+        self.nodes[&id].proxy()
     }
 
     /// The process of a heart.
@@ -194,13 +237,27 @@ impl Cluster {
         Load::start(&format!("load{}", self.oracle.count()), &hearts, &self.oracle, writers, 5_000)
     }
 
+    /// Which hearts run.
+    pub fn running_hearts(&self) -> impl Iterator<Item = usize> {
+        (0..).zip(&self.hearts).filter(|(_, heart)| heart.process.is_some()).map(|(index, _)| index)
+    }
+
+    /// Which heart of those that run is active.
+    pub async fn active_heart(&self) -> Result<usize, String> {
+        self.find_active().await.map(|(index, _)| index)
+    }
+
     /// The status of the active heart among those that run.
     pub async fn active(&self) -> Result<HeartStatus, String> {
+        self.find_active().await.map(|(_, status)| status)
+    }
+
+    async fn find_active(&self) -> Result<(usize, HeartStatus), String> {
         let mut seen = Vec::new();
-        for heart in self.hearts.iter().filter(|heart| heart.process.is_some()) {
-            match heart.client.heart_status().await {
-                Ok(status) if status.role == "active" => return Ok(status),
-                other => seen.push(format!("{}: {other:?}", heart.name)),
+        for index in self.running_hearts() {
+            match self.heart(index).heart_status().await {
+                Ok(status) if status.role == "active" => return Ok((index, status)),
+                other => seen.push(format!("heart {index}: {other:?}")),
             }
         }
         Err(format!("no heart is active: {seen:?}"))
