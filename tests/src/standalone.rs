@@ -11,7 +11,7 @@ use reqwest::{Method, Url};
 
 use crate::client::{Client, Digests, HeartStatus, wait_for};
 use crate::load::Load;
-use crate::oracle::{Oracle, Rows, digest_of, read_rows};
+use crate::oracle::{Oracle, Rows, digest_of, read_log, read_rows};
 use crate::processes::{Folder, Process, free_port, program};
 use crate::proxy::Proxy;
 
@@ -295,6 +295,7 @@ impl Cluster {
         for id in self.running_nodes() {
             let rows = read_rows(&self.database(id));
             self.oracle.check(&format!("node {id}"), &rows);
+            self.oracle.check_log(&format!("node {id}"), &read_log(&self.database(id)));
             let node = self.node(id).node_status().await.unwrap();
             assert_eq!((node.applied, node.rows), (status.position, rows.len() as u64), "node {id}");
             let digests: Digests = self.node(id).get("v1/digest?recompute=true").await.unwrap();
