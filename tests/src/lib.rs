@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod client;
 pub mod cluster;
+pub mod history;
 pub mod installation;
 pub mod load;
 pub mod oracle;
