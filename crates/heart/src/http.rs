@@ -22,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 mod body;
 mod forward;
+mod log;
 mod status;
 
 use crate::census::{AckLevel, Census};
+use crate::memory::SharedMemory;
 use crate::metrics::{Code, Metrics};
 use crate::role::{NotPublished, Placed, Progress, Role, Submission};
 use body::{BodyKind, kind_of, read_body, reserve};
+pub(crate) use log::MAX_LOG_READERS;
 
 /// How long a client's level may take where it says nothing, and at most.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +54,10 @@ pub struct Api {
     pub memory: Arc<Semaphore>,
     /// How much of it there is, in KiB.
     pub memory_kib: u32,
+    /// What it has confirmed.
+    pub history: SharedMemory,
+    /// Who may be reading that at the same time.
+    pub log_readers: Arc<Semaphore>,
     /// For forwarding.
     pub client: reqwest::Client,
     /// Counters.
@@ -91,7 +98,8 @@ pub fn router(api: Api) -> Router {
     let router = Router::new()
         .route("/v1/writes", post(post_writes))
         .route("/v1/collections/{collection}/{key}", put(put_value).delete(delete_value))
-        .route("/v1/status", get(status::answer_status));
+        .route("/v1/status", get(status::answer_status))
+        .route("/v1/log", get(log::answer_log));
     with_json_fallbacks(router).with_state(api)
 }
 

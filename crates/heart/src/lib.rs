@@ -101,6 +101,8 @@ pub async fn run(
         min_attached: usize::try_from(config.min_attached).unwrap_or(usize::MAX),
         memory: Arc::new(Semaphore::new(usize::try_from(memory_kib).unwrap_or(usize::MAX))),
         memory_kib,
+        history: memory.clone(),
+        log_readers: Arc::new(Semaphore::new(http::MAX_LOG_READERS)),
         client: http_client()?,
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

@@ -1,7 +1,7 @@
 //! What outlives the sessions with the broker, shared by the session, the HTTP interface and the list of nodes.
 //!
-//! The lock is held for a few instructions at a time and never while anything is waited for: a page of the log is
-//! references to the messages, not copies.
+//! The lock is held for a few instructions at a time and never while anything is waited for: what makes up a page of the
+//! log is copied outside of it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use broadcast_protocol::envelope::{Link, WriteMessage};
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::sequencer::{Memory, RetainedAfter};
-use bytes::Bytes;
-
-/// The largest page of the log, in bytes, unless one message alone is larger.
-const MAX_PAGE_BYTES: usize = 4 << 20;
+use broadcast_service::log::{LogPage, MAX_LOG_PAGE_BYTES};
+use bytes::{Bytes, BytesMut};
 
 /// A [`Memory`] with several users.
 #[derive(Debug, Clone)]
@@ -57,27 +55,38 @@ impl SharedMemory {
         });
     }
 
-    /// Encoded messages after a position, oldest first: at least one if there is any, and no more than a page.
-    pub fn page_after(&self, last: u64) -> RetainedAfter<Vec<Bytes>> {
-        self.with(|memory| match memory.retained.after(last) {
-            RetainedAfter::Gone { oldest } => RetainedAfter::Gone { oldest },
+    /// The messages after a position, oldest first: at least one if there is any, and no more than a page.
+    pub fn page_after(&self, after: u64) -> LogPage {
+        let found = self.with(|memory| match memory.retained.after(after) {
+            RetainedAfter::Gone { oldest } => Err(oldest),
             RetainedAfter::Messages(messages) => {
                 let mut bytes = 0;
                 let fits = |body: &Bytes| {
                     let is_first = bytes == 0;
-                    bytes += body.len();
-                    is_first || bytes <= MAX_PAGE_BYTES
+                    bytes += body.len() + 1;
+                    is_first || bytes <= MAX_LOG_PAGE_BYTES
                 };
-                RetainedAfter::Messages(
-                    messages.map(|message| message.body().clone()).take_while(fits).collect(),
-                )
+                Ok(messages.map(|message| message.body().clone()).take_while(fits).collect::<Vec<Bytes>>())
             }
-        })
+        });
+        match found {
+            Ok(bodies) => LogPage::Messages(join_lines(&bodies)),
+            Err(oldest) => LogPage::Gone { after, oldest },
+        }
     }
 
     fn with_inner<R>(&self, work: impl FnOnce(&mut Inner) -> R) -> R {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn join_lines(bodies: &[Bytes]) -> Bytes {
+    let mut lines = BytesMut::with_capacity(bodies.iter().map(|body| body.len() + 1).sum());
+    for body in bodies {
+        lines.extend_from_slice(body);
+        lines.extend_from_slice(b"\n");
+    }
+    lines.freeze()
 }
 
 #[cfg(test)]
@@ -112,8 +121,8 @@ pub(crate) mod tests {
     #[test]
     fn a_page_is_bounded_and_has_at_least_one_message() {
         let count = |memory: &SharedMemory, after| match memory.page_after(after) {
-            RetainedAfter::Messages(bodies) => bodies.len(),
-            RetainedAfter::Gone { oldest } => panic!("gone; the oldest is {oldest:?}"),
+            LogPage::Messages(lines) => lines.split(|byte| *byte == b'\n').count() - 1,
+            gone @ LogPage::Gone { .. } => panic!("{gone:?}"),
         };
         let memory = filled(40, 200_000);
         assert_eq!((count(&memory, 0), count(&memory, 38), count(&memory, 40)), (20, 2, 0));
@@ -136,7 +145,7 @@ pub(crate) mod tests {
     fn what_is_forgotten_is_gone_and_the_oldest_is_named() {
         let memory = filled(3, 1);
         memory.with(|memory| memory.retained.forget_through(1));
-        assert_eq!(memory.page_after(0), RetainedAfter::Gone { oldest: Some(2) });
+        assert_eq!(memory.page_after(0), LogPage::Gone { after: 0, oldest: Some(2) });
     }
 
     #[test]

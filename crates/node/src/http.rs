@@ -16,11 +16,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use broadcast_protocol::chain::ChainHash;
 use broadcast_protocol::digest::Digest;
-use broadcast_protocol::envelope::MAX_NUMBER;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::clock::unix_milliseconds;
-use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
+use broadcast_service::http::{ApiError, StrictQuery, check_number, parse_duration, with_json_fallbacks};
+use broadcast_service::log::{LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::snapshot::{SnapshotDesk, answer_snapshot};
 use crate::divergence::Divergence;
 use crate::status::Status;
-use crate::store::{CollectionCount, ListPage, LogPage, ReadError, Readers};
+use crate::store::{CollectionCount, ListPage, ReadError, Readers};
 
 /// How long a read waits for its position where it does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -118,12 +118,6 @@ struct ListQuery {
 struct DigestQuery {
     #[serde(default)]
     recompute: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogQuery {
-    after: u64,
 }
 
 #[derive(Deserialize)]
@@ -301,30 +295,11 @@ async fn answer_digest(
 
 async fn answer_log(
     State(api): State<Api>,
-    StrictQuery(LogQuery { after }): StrictQuery<LogQuery>,
-) -> Result<Response, ApiError> {
-    check_number("after", after)?;
+    StrictQuery(query): StrictQuery<LogQuery>,
+) -> Result<LogPage, ApiError> {
+    let after = query.after()?;
     api.refuse_if_diverged(Divergence::is_of_history)?;
-    match api.readers.read(move |reader| reader.log(after)).await.map_err(refuse_read)? {
-        LogPage::Messages(lines) => {
-            Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], lines)
-                .into_response())
-        }
-        LogPage::Gone { oldest } => {
-            let oldest =
-                oldest.map_or("nothing is kept".to_owned(), |first| format!("the oldest kept is {first}"));
-            let message = format!("{} is no longer in the log ({oldest}); take a snapshot", after + 1);
-            Err(ApiError::new(StatusCode::GONE, "gone", message))
-        }
-    }
-}
-
-fn check_number(parameter: &str, number: u64) -> Result<(), ApiError> {
-    if number <= MAX_NUMBER {
-        return Ok(());
-    }
-    let message = format!("{parameter}: {number}; at most {MAX_NUMBER} is allowed");
-    Err(ApiError::bad_request("invalid_query", message))
+    api.readers.read(move |reader| reader.log(after)).await.map_err(refuse_read)
 }
 
 fn refuse_path(rejection: &PathRejection) -> ApiError {

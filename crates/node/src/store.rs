@@ -30,7 +30,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 pub(crate) use apply::AppliedBatch;
 pub(crate) use install::InstallError;
-pub(crate) use read::{CollectionCount, ListPage, LogPage, ReadError, Readers, Scrub};
+pub(crate) use read::{CollectionCount, ListPage, ReadError, Readers, Scrub};
 pub(crate) use snapshot::SendSnapshotError;
 
 /// The database's name in the data directory.

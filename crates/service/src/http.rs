@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use broadcast_protocol::envelope::MAX_NUMBER;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -112,6 +113,15 @@ pub fn parse_duration(text: &str, longest: Duration) -> Result<Duration, String>
     duration.filter(|duration| *duration <= longest).ok_or_else(|| {
         format!("{text:?}: a number with s or ms (5s, 500ms), at most {}s, is needed", longest.as_secs())
     })
+}
+
+/// Refuses a sequence number that no write can have.
+pub fn check_number(parameter: &str, number: u64) -> Result<(), ApiError> {
+    if number <= MAX_NUMBER {
+        return Ok(());
+    }
+    let message = format!("{parameter}: {number}; at most {MAX_NUMBER} is allowed");
+    Err(ApiError::bad_request("invalid_query", message))
 }
 
 /// Answers unknown paths and methods in the shape of all errors. Call it after the last route is added.

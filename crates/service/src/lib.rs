@@ -14,5 +14,6 @@ pub mod backoff;
 pub mod clock;
 pub mod genesis;
 pub mod http;
+pub mod log;
 pub mod shutdown;
 pub mod telemetry;

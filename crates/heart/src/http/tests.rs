@@ -1,5 +1,7 @@
 use axum::body::{Body, to_bytes};
 use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
+use broadcast_protocol::envelope::{Link, Message};
+use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -33,6 +35,8 @@ fn stage() -> Stage {
         min_attached: 1,
         memory: Arc::new(Semaphore::new(64)),
         memory_kib: 64,
+        history: crate::memory::tests::filled(0, 0),
+        log_readers: Arc::new(Semaphore::new(1)),
         client: broadcast_service::http::http_client().unwrap(),
         metrics: Metrics::register(&mut Registry::default()),
         shutdown: CancellationToken::new(),
@@ -139,7 +143,10 @@ async fn a_wrong_request_is_refused_with_the_place_and_what_is_allowed() {
             "write.id",
         ),
         ("GET", "/v1/writes", &[][..], "", 405, "method_not_allowed", "Allow"),
-        ("GET", "/v1/log", &[][..], "", 404, "not_found", "/v1/log"),
+        ("GET", "/v1/snapshot", &[][..], "", 404, "not_found", "/v1/snapshot"),
+        ("GET", "/v1/log", &[][..], "", 400, "invalid_query", "missing field `after`"),
+        ("GET", "/v1/log?after=1&limit=1", &[][..], "", 400, "invalid_query", "unknown field `limit`"),
+        ("GET", "/v1/log?after=9223372036854775808", &[][..], "", 400, "invalid_query", "at most 922337"),
         ("GET", "/v1/status?all=1", &[][..], "", 400, "invalid_query", "unknown field `all`"),
     ] {
         let stage = stage();
@@ -284,4 +291,42 @@ async fn the_status_shows_every_node_with_its_lag() {
         assert_eq!(node[field], value, "{node}");
     }
     assert_eq!(node["state"], "ready");
+}
+
+#[tokio::test]
+async fn the_log_is_served_as_a_node_serves_it_whatever_the_role() {
+    let mut stage = stage();
+    stage.api.history = crate::memory::tests::filled(3, 1);
+    stage.api.history.with(|memory| memory.retained.forget_through(1));
+    stage.role.send_replace(Role::Standby { active: None });
+    let get = async |path: &str| {
+        let request = axum::http::Request::builder().uri(path).body(Body::empty()).unwrap();
+        router(stage.api.clone()).oneshot(request).await.unwrap()
+    };
+    for (after, firsts) in [(1, vec![2, 3]), (2, vec![3]), (3, vec![]), (9, vec![])] {
+        let response = get(&format!("/v1/log?after={after}")).await;
+        assert_eq!(response.status().as_u16(), 200);
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
+        let (rest, lines) = lines.split_last().unwrap();
+        assert!(rest.is_empty(), "every line is ended");
+        let found: Vec<u64> = lines
+            .iter()
+            .map(|line| match Message::decode("c", &Bytes::copy_from_slice(line)) {
+                Ok(Message::Link(Link::Write(message))) => message.first,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(found, firsts);
+    }
+    let answer = ask(&stage.api, "GET", "/v1/log?after=0", &[], "").await;
+    assert_eq!((answer.status, &answer.body["error"]["code"]), (410, &"gone".into()));
+    assert!(answer.body["error"]["message"].as_str().unwrap().contains("the oldest kept is 2"));
+
+    let unread = get("/v1/log?after=1").await;
+    let answer = ask(&stage.api, "GET", "/v1/log?after=1", &[], "").await;
+    assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("1")), "{}", answer.body);
+    drop(unread);
+    assert_eq!(get("/v1/log?after=1").await.status().as_u16(), 200);
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broadcast_protocol::digest::Digest;
+use broadcast_service::log::{LogPage, MAX_LOG_PAGE_BYTES};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -21,8 +22,8 @@ const CONNECTIONS: usize = 4;
 /// How long a question waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most that one answer carries, in bytes; one row or message is always sent whole.
-pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
+/// The most that one answer carries, in bytes; one row is always sent whole.
+const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -176,18 +177,6 @@ impl Scrub {
     }
 }
 
-/// What the log has after a position.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum LogPage {
-    /// The next messages, one a line; none at the end of the log.
-    Messages(Vec<u8>),
-    /// The next message is no longer kept.
-    Gone {
-        /// The first sequence number that is.
-        oldest: Option<u64>,
-    },
-}
-
 impl<'a> Reader<'a> {
     pub(super) fn of(connection: &'a mut Connection) -> Result<Self, StoreError> {
         Ok(Self { transaction: connection.transaction()? })
@@ -256,7 +245,7 @@ impl<'a> Reader<'a> {
         Ok(counts.collect::<Result<_, _>>()?)
     }
 
-    /// The messages that follow a position, up to [`MAX_PAGE_BYTES`].
+    /// The messages that follow a position, up to [`MAX_LOG_PAGE_BYTES`].
     pub(crate) fn log(&self, after: u64) -> Result<LogPage, StoreError> {
         let mut find = self
             .transaction
@@ -266,19 +255,19 @@ impl<'a> Reader<'a> {
         while let Some(row) = rows.next()? {
             let first: u64 = row.get(0)?;
             if lines.is_empty() && first > after + 1 {
-                return Ok(LogPage::Gone { oldest: Some(first) });
+                return Ok(LogPage::Gone { after, oldest: Some(first) });
             }
             let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-            if !lines.is_empty() && lines.len() + body.len() > MAX_PAGE_BYTES {
+            if !lines.is_empty() && lines.len() + body.len() > MAX_LOG_PAGE_BYTES {
                 break;
             }
             lines.extend_from_slice(body);
             lines.push(b'\n');
         }
         if lines.is_empty() && after < self.last()? {
-            return Ok(LogPage::Gone { oldest: None });
+            return Ok(LogPage::Gone { after, oldest: None });
         }
-        Ok(LogPage::Messages(lines))
+        Ok(LogPage::Messages(lines.into()))
     }
 
     /// Reads all rows and says whether they are what the database says of itself, unless it is told to stop.

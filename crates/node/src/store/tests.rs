@@ -1,5 +1,7 @@
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::outcome::{REQUEST_ID_WINDOW, Rejected, Rejection};
+use broadcast_service::log::LogPage;
+use bytes::Bytes;
 use proptest::prelude::*;
 use rusqlite::params;
 use tempfile::TempDir;
@@ -253,14 +255,14 @@ fn the_log_keeps_the_newest_messages_and_says_when_it_no_longer_reaches_back() {
         })
         .unwrap();
     assert_eq!((kept, bytes), (5, schema::load(&store.connection).unwrap().log_bytes));
-    assert_eq!(read(&mut store, |reader| reader.log(14)), LogPage::Gone { oldest: Some(16) });
+    assert_eq!(read(&mut store, |reader| reader.log(14)), LogPage::Gone { after: 14, oldest: Some(16) });
     let lines = |messages: &[broadcast_protocol::envelope::WriteMessage]| {
-        messages.iter().flat_map(|message| [message.body().as_ref(), b"\n"].concat()).collect::<Vec<u8>>()
+        messages.iter().flat_map(|message| [message.body().as_ref(), b"\n"].concat()).collect::<Bytes>()
     };
     assert_eq!(read(&mut store, |reader| reader.log(15)), LogPage::Messages(lines(&messages[15..])));
     assert_eq!(read(&mut store, |reader| reader.log(19)), LogPage::Messages(lines(&messages[19..])));
     for after in [20, 21, u64::MAX >> 1] {
-        assert_eq!(read(&mut store, |reader| reader.log(after)), LogPage::Messages(Vec::new()), "{after}");
+        assert_eq!(read(&mut store, |reader| reader.log(after)), LogPage::Messages(Bytes::new()), "{after}");
     }
 }
 
