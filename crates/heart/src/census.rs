@@ -10,6 +10,8 @@ use broadcast_protocol::names::NodeId;
 use broadcast_protocol::report::Report;
 use serde::Deserialize;
 
+mod agreement;
+
 /// How long a node counts as attached after a report.
 pub const ATTACHED_FOR: Duration = Duration::from_secs(30);
 
@@ -33,6 +35,8 @@ pub enum AckLevel {
 pub struct Census {
     members: Option<BTreeSet<NodeId>>,
     reports: BTreeMap<NodeId, Seen>,
+    /// Those whose digest was not that of most when it was last compared.
+    disagreeing: BTreeSet<NodeId>,
 }
 
 /// A report and its time.
@@ -78,11 +82,14 @@ impl Census {
     /// Forgets all reports: what nodes said of an earlier reign says nothing of the next.
     pub fn forget_reports(&mut self) {
         self.reports.clear();
+        self.disagreeing.clear();
     }
 
-    /// Takes a report.
-    pub fn record(&mut self, report: Report, at: Instant) {
+    /// Takes a report; says whether other nodes than before disagree with most.
+    pub fn record(&mut self, report: Report, at: Instant) -> bool {
+        let position = report.applied;
         self.reports.insert(report.node, Seen { report, at });
+        self.compare_digests(position, at)
     }
 
     /// The newest report of each node that counts, in order of ids.
@@ -105,11 +112,14 @@ impl Census {
     /// Up to where every node has applied the history: every node on the list, or else every one that has reported
     /// lately. None when somebody of the list has not reported, or nobody at all has.
     pub fn applied_by_all(&self, now: Instant) -> Option<u64> {
-        let is_counted = |seen: &&Seen| self.members.is_some() || seen.is_attached(now);
-        let applied: Vec<u64> =
-            self.nodes().filter(is_counted).map(|seen| seen.report.applied.last).collect();
+        let applied: Vec<u64> = self.counted(now).map(|seen| seen.report.applied.last).collect();
         let expected = self.members.as_ref().map_or(applied.len(), BTreeSet::len);
         applied.iter().min().copied().filter(|_| applied.len() == expected)
+    }
+
+    /// The nodes on the list that have reported, or else those that have lately.
+    fn counted(&self, now: Instant) -> impl Iterator<Item = &Seen> {
+        self.nodes().filter(move |seen| self.members.is_some() || seen.is_attached(now))
     }
 
     fn is_member(&self, node: NodeId) -> bool {
@@ -154,7 +164,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn members(ids: &[u32]) -> BTreeSet<NodeId> {
+    pub(crate) fn members(ids: &[u32]) -> BTreeSet<NodeId> {
         ids.iter().map(|id| NodeId::new(*id).unwrap()).collect()
     }
 

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub epoch: Gauge,
     /// The position after the last confirmed write.
     pub position: Gauge,
+    /// Nodes whose rows are not those of most nodes at the same position.
+    pub nodes_disagreeing: Gauge,
     /// Sessions with the broker that ended, by reason.
     pub sessions_ended: Family<Reason, Counter>,
     /// Requests for writes that were answered, by code.
@@ -54,6 +56,7 @@ impl Metrics {
             active: Gauge::default(),
             epoch: Gauge::default(),
             position: Gauge::default(),
+            nodes_disagreeing: Gauge::default(),
             sessions_ended: Family::default(),
             write_requests: Family::default(),
             inbox_ignored: Counter::default(),
@@ -73,6 +76,11 @@ impl Metrics {
         heart.register("active", "1 while this heart is the active one", metrics.active.clone());
         heart.register("epoch", "The epoch of this heart's last reign", metrics.epoch.clone());
         heart.register("position", "The last confirmed write's sequence number", metrics.position.clone());
+        heart.register(
+            "nodes_disagreeing",
+            "Nodes whose rows are not those of most nodes at the same position",
+            metrics.nodes_disagreeing.clone(),
+        );
         heart.register(
             "sessions_ended",
             "Sessions with the broker that ended, by reason",

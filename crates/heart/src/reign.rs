@@ -12,6 +12,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use broadcast_protocol::envelope::Message;
+use broadcast_protocol::names::NodeId;
 use broadcast_protocol::report::{Claim, Report, WHO_KIND, Who};
 use broadcast_protocol::sequencer::{Reign, StaleHead};
 use broadcast_protocol::topology::Topology;
@@ -135,7 +136,20 @@ impl Court {
     /// Takes note of a report.
     pub(crate) fn record(&self, report: Report) {
         let now = std::time::Instant::now();
-        self.census.send_modify(|census| census.record(report, now));
+        let mut disagreeing = None;
+        self.census.send_modify(|census| {
+            if census.record(report, now) {
+                disagreeing = Some(census.disagreeing().collect::<Vec<NodeId>>());
+            }
+        });
+        if let Some(nodes) = disagreeing {
+            self.metrics.nodes_disagreeing.set(i64::try_from(nodes.len()).unwrap_or(i64::MAX));
+            if nodes.is_empty() {
+                tracing::info!("all nodes that can be compared have the same rows again");
+            } else {
+                tracing::warn!(?nodes, "these nodes have other rows than most at the same position");
+            }
+        }
     }
 
     /// Attends to one message of the inbox.
@@ -260,7 +274,8 @@ impl Rule<'_> {
 
     /// The next message need not wait for a mark, but a mark that is refused is a doubt as well.
     async fn publish_mark(&mut self, reign: &Reign) -> Result<(), Doubt> {
-        let confirm = self.court.publish(&reign.mark(None, unix_milliseconds()).into()).await?;
+        let digest = self.court.census.borrow().agreed_digest(reign.position(), std::time::Instant::now());
+        let confirm = self.court.publish(&reign.mark(digest, unix_milliseconds()).into()).await?;
         self.mark = Some(Box::pin(confirm.confirmed(CONFIRM_DEADLINE)));
         self.next_mark = Instant::now() + MARK_EVERY;
         Ok(())

@@ -150,6 +150,7 @@ impl Sessions {
         locked?;
         let (sender, submissions) = mpsc::channel(MAX_WAITING_REQUESTS);
         self.census.send_modify(Census::forget_reports);
+        self.metrics.nodes_disagreeing.set(0);
         let mut court = self.hold_court(connection, &topology, submissions).await?;
         let Some(reign) =
             stop.run_until_cancelled(Box::pin(self.take_over(connection, &topology, &mut court))).await

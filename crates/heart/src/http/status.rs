@@ -49,6 +49,9 @@ struct NodeStatus {
     failed: u64,
     malformed: u64,
     rebuilds: u64,
+    /// Its rows are not those of most nodes at the same position.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    disagrees: bool,
     /// The sequence number that it misses and that nobody whom it asked has.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
@@ -66,7 +69,9 @@ pub(super) async fn answer_status(State(api): State<Api>, _: StrictQuery<NoQuery
     let nodes = match (&role, progress) {
         (Role::Active { .. }, Some(progress)) => {
             let census = api.census.borrow();
-            census.nodes().map(|seen| node_status(seen, progress.position.last, now)).collect()
+            let disagrees = |seen: &Seen| census.disagrees(seen.report.node);
+            let status = |seen| node_status(seen, disagrees(seen), progress.position.last, now);
+            census.nodes().map(status).collect()
         }
         _ => Vec::new(),
     };
@@ -85,7 +90,7 @@ pub(super) async fn answer_status(State(api): State<Api>, _: StrictQuery<NoQuery
     Json(status).into_response()
 }
 
-fn node_status(seen: &Seen, position: u64, now: Instant) -> NodeStatus {
+fn node_status(seen: &Seen, disagrees: bool, position: u64, now: Instant) -> NodeStatus {
     let report = &seen.report;
     NodeStatus {
         id: report.node.get(),
@@ -99,6 +104,7 @@ fn node_status(seen: &Seen, position: u64, now: Instant) -> NodeStatus {
         failed: report.failed,
         malformed: report.malformed,
         rebuilds: report.rebuilds,
+        disagrees,
         missing: report.missing,
         reason: report.reason.clone(),
         reported_seconds_ago: now.saturating_duration_since(seen.at).as_secs_f64(),

@@ -1,6 +1,7 @@
 use axum::body::{Body, to_bytes};
 use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
 use broadcast_protocol::envelope::{Link, Message};
+use broadcast_protocol::report::Report;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -27,7 +28,7 @@ fn stage() -> Stage {
     let (submit, submissions) = mpsc::channel(2);
     let (role, role_seen) = watch::channel(Role::Active { epoch: 7, submit });
     let (census, census_seen) = watch::channel(Census::default());
-    census.send_modify(|census| census.record(report(1, 0), std::time::Instant::now()));
+    hear(&census, report(1, 0));
     let api = Api {
         role: role_seen,
         progress: watch::channel(None).1,
@@ -42,6 +43,10 @@ fn stage() -> Stage {
         shutdown: CancellationToken::new(),
     };
     Stage { api, role, census, submissions }
+}
+
+fn hear(census: &watch::Sender<Census>, report: Report) {
+    census.send_modify(|census| _ = census.record(report, std::time::Instant::now()));
 }
 
 impl Stage {
@@ -170,7 +175,7 @@ async fn what_fails_for_now_says_whether_anything_was_written_and_when_to_try_ag
     let mut stage = stage();
     stage.census.send_replace(Census::default());
     expect(ask(&stage.api, "DELETE", KEY, &[], "").await, "no_nodes");
-    stage.census.send_modify(|census| census.record(report(1, 0), std::time::Instant::now()));
+    hear(&stage.census, report(1, 0));
 
     let large = "x".repeat(64 << 10);
     let all = stage.api.memory.clone().try_acquire_many_owned(10).unwrap();
@@ -232,7 +237,7 @@ async fn a_level_is_waited_for_and_a_late_one_is_no_error() {
     let census = stage.census.clone();
     let apply = async {
         stage.confirm(42).await;
-        census.send_modify(|census| census.record(report(1, 42), std::time::Instant::now()));
+        hear(&census, report(1, 42));
     };
     let (answer, ()) =
         tokio::join!(ask(&api, "DELETE", "/v1/collections/users/1?ack=all&timeout=60s", &[], ""), apply);
@@ -280,7 +285,7 @@ async fn the_status_shows_every_node_with_its_lag() {
     let position =
         broadcast_protocol::chain::Position { last: 44, ..broadcast_protocol::chain::Position::genesis("c") };
     stage.api.progress = watch::channel(Some(Progress { epoch: 7, position })).1;
-    stage.census.send_modify(|census| census.record(report(2, 40), std::time::Instant::now()));
+    hear(&stage.census, report(2, 40));
     let answer = ask(&stage.api, "GET", "/v1/status", &[], "").await;
     assert_eq!(
         (&answer.body["role"], &answer.body["epoch"], &answer.body["position"]),
@@ -291,6 +296,16 @@ async fn the_status_shows_every_node_with_its_lag() {
         assert_eq!(node[field], value, "{node}");
     }
     assert_eq!(node["state"], "ready");
+    assert!(node.get("disagrees").is_none(), "{node}");
+    for id in [2, 3, 4] {
+        let mut report = report(id, 44);
+        report.digest.add("c", "k", "1", if id == 3 { 1 } else { 2 });
+        hear(&stage.census, report);
+    }
+    let answer = ask(&stage.api, "GET", "/v1/status", &[], "").await;
+    let disagrees: Vec<bool> =
+        answer.body["nodes"].as_array().unwrap().iter().map(|node| node["disagrees"] == true).collect();
+    assert_eq!(disagrees, [false, false, true, false], "{}", answer.body);
 }
 
 #[tokio::test]
