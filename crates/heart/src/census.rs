@@ -11,6 +11,10 @@ use broadcast_protocol::report::Report;
 use serde::Deserialize;
 
 mod agreement;
+mod outcomes;
+
+pub use outcomes::Fate;
+use outcomes::KnownOutcomes;
 
 /// How long a node counts as attached after a report.
 pub const ATTACHED_FOR: Duration = Duration::from_secs(30);
@@ -37,6 +41,7 @@ pub struct Census {
     reports: BTreeMap<NodeId, Seen>,
     /// Those whose digest was not that of most when it was last compared.
     disagreeing: BTreeSet<NodeId>,
+    outcomes: KnownOutcomes,
 }
 
 /// A report and its time.
@@ -83,11 +88,15 @@ impl Census {
     pub fn forget_reports(&mut self) {
         self.reports.clear();
         self.disagreeing.clear();
+        self.outcomes = KnownOutcomes::default();
     }
 
     /// Takes a report; says whether other nodes than before disagree with most.
     pub fn record(&mut self, report: Report, at: Instant) -> bool {
         let position = report.applied;
+        if self.is_member(report.node) {
+            self.outcomes.hear(&report);
+        }
         self.reports.insert(report.node, Seen { report, at });
         self.compare_digests(position, at)
     }

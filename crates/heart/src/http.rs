@@ -7,21 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
 use broadcast_protocol::write::{InvalidWrite, Operation, Write, WriteBatch, parse_ndjson, parse_request};
 use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod answer;
 mod body;
 mod forward;
+mod headers;
 mod log;
 mod status;
 
@@ -29,7 +31,9 @@ use crate::census::{AckLevel, Census};
 use crate::memory::SharedMemory;
 use crate::metrics::{Code, Metrics};
 use crate::role::{NotPublished, Placed, Progress, Role, Submission};
+use answer::{Form, Wish, may_be_rejected};
 use body::{BodyKind, kind_of, read_body, reserve};
+use headers::{read_condition, read_id};
 pub(crate) use log::MAX_LOG_READERS;
 
 /// How long a client's level may take where it says nothing, and at most.
@@ -85,14 +89,6 @@ struct WriteRequest {
     body: Vec<u8>,
 }
 
-#[derive(Serialize)]
-struct WriteAnswer {
-    first: u64,
-    last: u64,
-    epoch: u64,
-    ack: &'static str,
-}
-
 /// The routes of a heart.
 pub fn router(api: Api) -> Router {
     let router = Router::new()
@@ -107,7 +103,7 @@ async fn post_writes(State(api): State<Api>, query: QueryResult, request: Reques
     let take = async |api: &Api| {
         let StrictQuery(query) = query?;
         let kind = kind_of(request.headers())?;
-        api.handle(query, request, |request| match kind {
+        api.handle(query, Form::Many, request, |request| match kind {
             BodyKind::Json => parse_request(&request.body),
             BodyKind::Ndjson => parse_ndjson(&request.body),
         })
@@ -149,11 +145,11 @@ async fn write_one(
     read_operation: impl FnOnce(&[u8]) -> Result<Operation, InvalidWrite>,
 ) -> Response {
     let take = async {
-        let ((collection, key), StrictQuery(query), id) =
-            (read_path(path)?, query?, read_id(request.headers())?);
-        api.handle(query, request, |request| {
+        let ((collection, key), StrictQuery(query)) = (read_path(path)?, query?);
+        let (id, condition) = (read_id(request.headers())?, read_condition(request.headers())?);
+        api.handle(query, Form::One, request, |request| {
             let operation = read_operation(&request.body)?;
-            Ok(vec![Write { operation, collection, key, id, condition: None }.checked("write")?])
+            Ok(vec![Write { operation, collection, key, id, condition }.checked("write")?])
         })
         .await
     };
@@ -164,14 +160,6 @@ fn read_path(path: PathResult) -> Result<(String, String), ApiError> {
     match path {
         Ok(Path(names)) => Ok(names),
         Err(rejection) => Err(ApiError::bad_request("invalid_path", rejection.body_text())),
-    }
-}
-
-fn read_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match std::str::from_utf8(value.as_bytes()) {
-        Ok(id) => Ok(Some(id.to_owned())),
-        Err(_) => Err(ApiError::bad_request("invalid_write", "header Idempotency-Key: not UTF-8")),
     }
 }
 
@@ -187,6 +175,7 @@ impl Api {
     async fn handle(
         &self,
         query: WriteQuery,
+        form: Form,
         request: Request,
         parse: impl FnOnce(WriteRequest) -> Result<Vec<Write>, InvalidWrite>,
     ) -> Result<Response, ApiError> {
@@ -195,7 +184,7 @@ impl Api {
                 .map_err(|problem| ApiError::bad_request("invalid_query", format!("timeout: {problem}")))?,
             None => DEFAULT_TIMEOUT,
         };
-        let deadline = Instant::now() + timeout;
+        let wish = Wish { level: query.ack, deadline: Instant::now() + timeout, form };
         let reserved = reserve(self, request.headers())?;
         let request = read_body(request).await?;
         if self.shutdown.is_cancelled() {
@@ -207,8 +196,9 @@ impl Api {
                 let writes = parse(request)
                     .map_err(|error| ApiError::bad_request("invalid_write", error.to_string()))?;
                 self.check_nodes()?;
+                let may_be_rejected = may_be_rejected(&writes);
                 let placed = publish(&submit, writes, reserved).await?;
-                self.answer_at_level(placed, query.ack, deadline).await
+                self.answer(placed, may_be_rejected, wish).await
             }
             Role::Standby { active: Some(url) } => forward::forward(&self.client, &url, request).await,
             role => {
@@ -225,32 +215,6 @@ impl Api {
         }
         let message = format!("{attached} node(s) have reported lately; {} must have", self.min_attached);
         Err(ApiError::unavailable("no_nodes", message, RETRY_AFTER))
-    }
-
-    /// Waits for the level that was asked for. Too late is no error: the writes are durable.
-    async fn answer_at_level(
-        &self,
-        placed: Placed,
-        level: AckLevel,
-        deadline: Instant,
-    ) -> Result<Response, ApiError> {
-        let reached = level == AckLevel::Broker || self.wait_for_level(placed.last, level, deadline).await;
-        let (status, ack) = if reached {
-            (StatusCode::OK, level.as_str())
-        } else {
-            (StatusCode::ACCEPTED, AckLevel::Broker.as_str())
-        };
-        let Placed { first, last, epoch } = placed;
-        Ok((status, Json(WriteAnswer { first, last, epoch, ack })).into_response())
-    }
-
-    async fn wait_for_level(&self, seq: u64, level: AckLevel, deadline: Instant) -> bool {
-        let mut census = self.census.clone();
-        let reached = census.wait_for(|census| census.has_reached(level, seq, std::time::Instant::now()));
-        tokio::select! {
-            reached = tokio::time::timeout_at(deadline, reached) => matches!(reached, Ok(Ok(_))),
-            () = self.shutdown.cancelled() => false,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::Response;
 use broadcast_service::http::ApiError;
 
+use super::headers::IDEMPOTENCY_KEY;
 use super::{WriteRequest, outcome_unknown, unavailable};
 
 /// Marks a request that a standby has brought.
@@ -17,7 +18,8 @@ const FORWARDED: HeaderName = HeaderName::from_static("broadcast-forwarded");
 const DEADLINE: Duration = Duration::from_secs(75);
 
 /// What of a request and of its answer matters to the other side.
-const REQUEST_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, HeaderName::from_static("idempotency-key")];
+const REQUEST_HEADERS: [HeaderName; 4] =
+    [header::CONTENT_TYPE, IDEMPOTENCY_KEY, header::IF_MATCH, header::IF_NONE_MATCH];
 const ANSWER_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
 /// Sends the request to the heart at `url` and gives its answer.

@@ -40,3 +40,6 @@ pub(super) async fn answer_log(
         gone @ LogPage::Gone { .. } => gone,
     })
 }
+
+#[cfg(test)]
+mod tests;

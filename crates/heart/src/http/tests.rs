@@ -1,30 +1,28 @@
 use axum::body::{Body, to_bytes};
 use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
-use broadcast_protocol::envelope::{Link, Message};
 use broadcast_protocol::report::Report;
-use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
 use crate::census::tests::report;
 
 /// A heart without a broker: the test plays the reign.
-struct Stage {
-    api: Api,
-    role: watch::Sender<Role>,
-    census: watch::Sender<Census>,
-    submissions: mpsc::Receiver<Submission>,
+pub(super) struct Stage {
+    pub(super) api: Api,
+    pub(super) role: watch::Sender<Role>,
+    pub(super) census: watch::Sender<Census>,
+    pub(super) submissions: mpsc::Receiver<Submission>,
 }
 
-struct Answer {
-    status: u16,
-    retry_after: Option<String>,
-    body: Value,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<String>,
+    pub(super) body: Value,
 }
 
-fn stage() -> Stage {
+pub(super) fn stage() -> Stage {
     let (submit, submissions) = mpsc::channel(2);
     let (role, role_seen) = watch::channel(Role::Active { epoch: 7, submit });
     let (census, census_seen) = watch::channel(Census::default());
@@ -45,13 +43,13 @@ fn stage() -> Stage {
     Stage { api, role, census, submissions }
 }
 
-fn hear(census: &watch::Sender<Census>, report: Report) {
+pub(super) fn hear(census: &watch::Sender<Census>, report: Report) {
     census.send_modify(|census| _ = census.record(report, std::time::Instant::now()));
 }
 
 impl Stage {
     /// Answers the next request as the message that begins at `first`, and gives its JSON.
-    async fn confirm(&mut self, first: u64) -> String {
+    pub(super) async fn confirm(&mut self, first: u64) -> String {
         let Submission { writes, answer, .. } = self.submissions.recv().await.unwrap();
         let last = first + writes.len() as u64 - 1;
         answer.send(Ok(Placed { first, last, epoch: 7 })).unwrap();
@@ -59,7 +57,7 @@ impl Stage {
     }
 }
 
-async fn ask(api: &Api, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(super) async fn ask(api: &Api, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut request = axum::http::Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -74,7 +72,7 @@ async fn ask(api: &Api, method: &str, path: &str, headers: &[(&str, &str)], body
     Answer { status, retry_after, body: serde_json::from_slice(&bytes).unwrap() }
 }
 
-const JSON: (&str, &str) = ("content-type", "application/json");
+pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson; charset=utf-8");
 const DELETE: &str = r#"{"op":"delete","collection":"c","key":"k"}"#;
 
@@ -96,6 +94,22 @@ async fn writes_in_each_form_reach_the_reign_and_learn_their_numbers() {
             41,
         ),
         (
+            "PUT",
+            "/v1/collections/users/1",
+            &[("if-none-match", "*")][..],
+            "1",
+            r#"[{"op":"put","collection":"users","key":"1","value":1,"if":{"absent":true}}]"#.to_owned(),
+            41,
+        ),
+        (
+            "DELETE",
+            "/v1/collections/users/1",
+            &[("if-match", "\"1041\"")][..],
+            "",
+            r#"[{"op":"delete","collection":"users","key":"1","if":{"seq":1041}}]"#.to_owned(),
+            41,
+        ),
+        (
             "DELETE",
             long_key.as_str(),
             &[][..],
@@ -109,12 +123,13 @@ async fn writes_in_each_form_reach_the_reign_and_learn_their_numbers() {
         let (answer, json) = tokio::join!(ask(&api, method, path, headers, body), stage.confirm(41));
         assert_eq!(json, published, "{method} {path}");
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
-        assert_eq!(answer.body, serde_json::json!({"first": 41, "last": last, "epoch": 7, "ack": "broker"}));
+        assert_eq!(answer.body, json!({"first": 41, "last": last, "epoch": 7, "ack": "broker"}));
     }
 }
 
 #[tokio::test]
 async fn a_wrong_request_is_refused_with_the_place_and_what_is_allowed() {
+    const KEY: &str = "/v1/collections/users/42";
     let wrong_key = format!(r#"{{"writes":[{DELETE},{{"op":"delete","collection":"c","key":""}}]}}"#);
     let json = &[JSON][..];
     for (method, path, headers, body, status, code, message) in [
@@ -147,6 +162,32 @@ async fn a_wrong_request_is_refused_with_the_place_and_what_is_allowed() {
             "invalid_write",
             "write.id",
         ),
+        ("PUT", KEY, &[("if-match", "1")][..], "1", 400, "invalid_write", "header if-match: the number"),
+        ("PUT", KEY, &[("if-match", "*")][..], "1", 400, "invalid_write", "header if-match: the number"),
+        (
+            "PUT",
+            KEY,
+            &[("if-match", "W/\"1\"")][..],
+            "1",
+            400,
+            "invalid_write",
+            "header if-match: the number",
+        ),
+        ("PUT", KEY, &[("if-match", "\"+1\"")][..], "1", 400, "invalid_write", "header if-match: the number"),
+        ("PUT", KEY, &[("if-match", "\"1\", \"2\"")][..], "1", 400, "invalid_write", "in quotes"),
+        ("PUT", KEY, &[("if-match", "\"1\""), ("if-match", "\"2\"")][..], "1", 400, "invalid_write", "one"),
+        ("PUT", KEY, &[("if-match", "\"0\"")][..], "1", 400, "invalid_write", "write.if: seq is 0"),
+        ("PUT", KEY, &[("if-none-match", "\"1\"")][..], "1", 400, "invalid_write", "only *"),
+        (
+            "PUT",
+            KEY,
+            &[("if-none-match", "*"), ("if-match", "\"1\"")][..],
+            "1",
+            400,
+            "invalid_write",
+            "not together",
+        ),
+        ("DELETE", KEY, &[("if-none-match", "*")][..], "", 400, "invalid_write", "write.if"),
         ("GET", "/v1/writes", &[][..], "", 405, "method_not_allowed", "Allow"),
         ("GET", "/v1/snapshot", &[][..], "", 404, "not_found", "/v1/snapshot"),
         ("GET", "/v1/log", &[][..], "", 400, "invalid_query", "missing field `after`"),
@@ -221,29 +262,6 @@ async fn a_client_that_hangs_up_frees_no_memory_before_its_writes_are_confirmed(
     assert_eq!(api.memory.available_permits(), 64);
 }
 
-#[tokio::test]
-async fn a_level_is_waited_for_and_a_late_one_is_no_error() {
-    let mut stage = stage();
-    let api = stage.api.clone();
-    let (answer, _) = tokio::join!(
-        ask(&api, "DELETE", "/v1/collections/users/1?ack=all&timeout=20ms", &[], ""),
-        stage.confirm(41)
-    );
-    assert_eq!(
-        (answer.status, &answer.body["ack"], &answer.body["last"]),
-        (202, &"broker".into(), &41.into())
-    );
-
-    let census = stage.census.clone();
-    let apply = async {
-        stage.confirm(42).await;
-        hear(&census, report(1, 42));
-    };
-    let (answer, ()) =
-        tokio::join!(ask(&api, "DELETE", "/v1/collections/users/1?ack=all&timeout=60s", &[], ""), apply);
-    assert_eq!((answer.status, &answer.body["ack"]), (200, &"all".into()));
-}
-
 /// Serves the stage's API on loopback and gives its URL.
 async fn serve(stage: &Stage) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -258,11 +276,16 @@ async fn a_standby_brings_requests_to_the_active_heart_and_never_in_a_circle() {
     let (mut active, standby) = (stage(), stage());
     let url = serve(&active).await;
     standby.role.send_replace(Role::Standby { active: Some(url.clone()) });
-    let put =
-        ask(&standby.api, "PUT", "/v1/collections/users/1?ack=broker", &[("idempotency-key", "r")], "1");
-    let (answer, json) = tokio::join!(put, active.confirm(5));
-    assert_eq!((answer.status, &answer.body["first"]), (200, &5.into()));
-    assert!(json.contains(r#""id":"r""#), "{json}");
+    for (headers, found) in [
+        (&[("idempotency-key", "r")], r#""id":"r""#),
+        (&[("if-none-match", "*")], r#""if":{"absent":true}"#),
+        (&[("if-match", "\"3\"")], r#""if":{"seq":3}"#),
+    ] {
+        let put = ask(&standby.api, "PUT", "/v1/collections/users/1?ack=broker", headers, "1");
+        let (answer, json) = tokio::join!(put, active.confirm(5));
+        assert_eq!((answer.status, &answer.body["first"]), (200, &5.into()));
+        assert!(json.contains(found), "{json}");
+    }
 
     let answer = ask(&standby.api, "POST", "/v1/writes", &[JSON], "{").await;
     assert_eq!((answer.status, &answer.body["error"]["code"]), (400, &"invalid_write".into()));
@@ -306,42 +329,4 @@ async fn the_status_shows_every_node_with_its_lag() {
     let disagrees: Vec<bool> =
         answer.body["nodes"].as_array().unwrap().iter().map(|node| node["disagrees"] == true).collect();
     assert_eq!(disagrees, [false, false, true, false], "{}", answer.body);
-}
-
-#[tokio::test]
-async fn the_log_is_served_as_a_node_serves_it_whatever_the_role() {
-    let mut stage = stage();
-    stage.api.history = crate::memory::tests::filled(3, 1);
-    stage.api.history.with(|memory| memory.retained.forget_through(1));
-    stage.role.send_replace(Role::Standby { active: None });
-    let get = async |path: &str| {
-        let request = axum::http::Request::builder().uri(path).body(Body::empty()).unwrap();
-        router(stage.api.clone()).oneshot(request).await.unwrap()
-    };
-    for (after, firsts) in [(1, vec![2, 3]), (2, vec![3]), (3, vec![]), (9, vec![])] {
-        let response = get(&format!("/v1/log?after={after}")).await;
-        assert_eq!(response.status().as_u16(), 200);
-        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
-        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
-        let (rest, lines) = lines.split_last().unwrap();
-        assert!(rest.is_empty(), "every line is ended");
-        let found: Vec<u64> = lines
-            .iter()
-            .map(|line| match Message::decode("c", &Bytes::copy_from_slice(line)) {
-                Ok(Message::Link(Link::Write(message))) => message.first,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(found, firsts);
-    }
-    let answer = ask(&stage.api, "GET", "/v1/log?after=0", &[], "").await;
-    assert_eq!((answer.status, &answer.body["error"]["code"]), (410, &"gone".into()));
-    assert!(answer.body["error"]["message"].as_str().unwrap().contains("the oldest kept is 2"));
-
-    let unread = get("/v1/log?after=1").await;
-    let answer = ask(&stage.api, "GET", "/v1/log?after=1", &[], "").await;
-    assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("1")), "{}", answer.body);
-    drop(unread);
-    assert_eq!(get("/v1/log?after=1").await.status().as_u16(), 200);
 }
