@@ -91,6 +91,14 @@ impl NoHelp {
     pub(crate) fn is_out_of_reach(&self) -> bool {
         self.tried.iter().any(|(_, error)| *error == PeerError::Gone)
     }
+
+    /// Whether a peer that has got further may have a snapshot another time. A heart, which keeps the end of the way too,
+    /// never has one.
+    pub(crate) fn may_have_snapshot_later(&self, logs: &Self) -> bool {
+        let is_further_on =
+            |peer| logs.tried.iter().any(|(name, error)| name == peer && *error == PeerError::Gone);
+        self.tried.iter().any(|(peer, error)| is_further_on(peer) && *error != PeerError::Status(404))
+    }
 }
 
 impl PeerError {

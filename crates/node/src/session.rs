@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
                 Event::Delivery(delivery) => self.handle_deliveries(delivery).await,
                 Event::Fetched(Ok(messages)) => self.handle_repair(messages).await,
                 Event::Fetched(Err(no_help)) if no_help.is_out_of_reach() => {
-                    self.take_snapshot(shutdown).await
+                    self.take_snapshot(&no_help, shutdown).await
                 }
                 Event::Fetched(Err(no_help)) => {
                     self.wait_for_help(&no_help, Some(no_help.missing));
@@ -228,8 +228,8 @@ impl<'a> Session<'a> {
         self.commit(batch).await
     }
 
-    /// No peer's log reaches back far enough.
-    async fn take_snapshot(&mut self, shutdown: &CancellationToken) -> Result<(), End> {
+    /// No peer's log reaches back far enough: `logs` is what they said.
+    async fn take_snapshot(&mut self, logs: &NoHelp, shutdown: &CancellationToken) -> Result<(), End> {
         let installed = self.node.install_snapshot(self.replica.position());
         let Some(installed) = shutdown.run_until_cancelled(installed).await else { return Err(End::Stopped) };
         match installed {
@@ -240,9 +240,9 @@ impl<'a> Session<'a> {
                 self.was_helped();
                 self.commit(batch).await
             }
-            // Somebody's log was further on: it is not missing.
             Err(RebuildError::NoHelp(no_help)) => {
-                self.wait_for_help(&no_help, None);
+                let missing = (!no_help.may_have_snapshot_later(logs)).then_some(no_help.missing);
+                self.wait_for_help(&no_help, missing);
                 Ok(())
             }
             Err(RebuildError::Store(error)) => Err(self.give_back(error, 0).await),

@@ -107,3 +107,22 @@ async fn a_name_stands_for_all_its_addresses() {
     let addresses = resolve("http://[::1]:8081").await.unwrap();
     assert_eq!(addresses[0].as_str(), "http://[::1]:8081/");
 }
+
+#[test]
+fn a_log_that_no_longer_reaches_back_gives_hope_unless_it_is_a_hearts() {
+    let no_help = |tried: &[(&str, PeerError)]| NoHelp {
+        missing: 2,
+        tried: tried.iter().map(|(peer, error)| ((*peer).to_owned(), error.clone())).collect(),
+    };
+    let logs = no_help(&[("node", PeerError::NothingNewer), ("further", PeerError::Gone)]);
+    let unreachable = PeerError::Unreachable(String::new());
+    for (of_further, has_hope) in [
+        (PeerError::Status(404), false),
+        (PeerError::Status(503), true),
+        (unreachable.clone(), true),
+        (PeerError::NothingNewer, true),
+    ] {
+        let snapshots = no_help(&[("node", unreachable.clone()), ("further", of_further)]);
+        assert_eq!(snapshots.may_have_snapshot_later(&logs), has_hope, "{snapshots}");
+    }
+}
