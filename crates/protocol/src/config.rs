@@ -161,7 +161,7 @@ impl NodeConfig {
             max_lag_seconds: reader.number("max_lag_seconds", 1..=86_400, DEFAULT_MAX_LAG_SECONDS),
             scrub_interval_seconds: reader.number(
                 "scrub_interval_seconds",
-                10..=604_800,
+                1..=604_800,
                 DEFAULT_SCRUB_INTERVAL_SECONDS,
             ),
             http: reader.address("http", loopback(8080 + offset)),

@@ -67,9 +67,9 @@ fn a_wrong_node_file_is_refused() {
         ("queue_name: q\nnode_id: 1\npeers: http://x", None, "peers: a list"),
         ("queue_name: q\nqueue_name: q", None, "duplicate entry"),
         (
-            "queue_name: q\nnode_id: 1\nscrub_interval_seconds: 9",
+            "queue_name: q\nnode_id: 1\nscrub_interval_seconds: 0",
             None,
-            "scrub_interval_seconds: a whole number from 10 to 604800 is needed",
+            "scrub_interval_seconds: a whole number from 1 to 604800 is needed",
         ),
         ("- 1", None, "not a mapping"),
         ("{", None, "did not find expected"),
