@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -15,6 +15,12 @@ use tokio::sync::Mutex;
 use crate::client::wait_for;
 use crate::installation::Installation;
 use crate::processes::{Folder, Process, free_port};
+
+/// What a running broker is told with.
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
+/// The folder of what it stores.
+const DATA: &str = "data";
 
 /// How long a broker may take until it accepts connections, on a machine that is busy with other tests.
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -84,6 +90,21 @@ impl Broker {
         self.server.take().expect("the broker runs").kill();
     }
 
+    /// Removes everything that it has stored, while it does not run.
+    pub fn wipe(&self) {
+        assert!(self.server.is_none(), "a running broker cannot be wiped");
+        std::fs::remove_dir_all(self.folder.join(DATA)).unwrap();
+    }
+
+    /// Tells it something with its own tool (`rabbitmqctl`), which takes seconds.
+    pub async fn control(&self, arguments: &[&str]) {
+        let mut command = self.with_environment(self.installation.command(CONTROL));
+        command.args(arguments);
+        let mut control = Process::start("rabbitmqctl", &mut command, &self.folder.join("control.log"));
+        let status = control.wait(START_DEADLINE).await;
+        assert!(status.success(), "rabbitmqctl {arguments:?}: {}", control.output());
+    }
+
     /// Lets it stand still (`STOP`) or go on (`CONT`).
     pub fn signal(&self, signal: &str) {
         self.server.as_ref().expect("the broker runs").signal(signal);
@@ -91,7 +112,8 @@ impl Broker {
 
     /// Starts it again on the same data, and waits until it accepts connections.
     pub async fn restart(&mut self) {
-        let server = Process::start("RabbitMQ", &mut self.command(), &self.folder.join("server.log"));
+        let mut server = self.with_environment(self.installation.server());
+        let server = Process::start("RabbitMQ", &mut server, &self.folder.join("server.log"));
         self.server = Some(server);
         wait_for("the broker to accept connections", START_DEADLINE, async || {
             Connection::connect(&self.url(), ConnectionProperties::default())
@@ -101,7 +123,8 @@ impl Broker {
         .await;
     }
 
-    fn command(&self) -> Command {
+    /// A program of the broker, with the environment that all of them share.
+    fn with_environment(&self, mut command: Command) -> Command {
         let folder = |name: &str| {
             let path = self.folder.join(name);
             std::fs::create_dir_all(&path).unwrap();
@@ -110,7 +133,6 @@ impl Broker {
         // A full disk is nothing that these tests are about.
         let config = format!("listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 1MB\n", self.port);
         self.folder.write("rabbitmq.conf", &config);
-        let mut command = self.installation.server();
         command
             .env("HOME", folder("home"))
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -120,7 +142,7 @@ impl Broker {
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", self.folder.write("plugins", "[].\n"))
             .env("RABBITMQ_LOG_BASE", folder("log"))
-            .env("RABBITMQ_MNESIA_BASE", folder("data"))
+            .env("RABBITMQ_MNESIA_BASE", folder(DATA))
             .env("RABBITMQ_NODENAME", format!("test-{}@localhost", self.port))
             // One scheduler starts faster than two on a machine that does other things at the same time.
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
@@ -175,6 +197,18 @@ impl ByHand {
     /// Removes every message that waits in a queue.
     pub async fn purge(&self, queue: &str) {
         self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
+    }
+
+    /// Takes a queue's binding to an exchange away.
+    pub async fn unbind(&self, queue: &str, exchange: &str) {
+        let unbind =
+            self.channel.queue_unbind(queue.into(), exchange.into(), "".into(), FieldTable::default());
+        unbind.await.unwrap();
+    }
+
+    /// Deletes an exchange with all its bindings.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
 
     /// Deletes a queue with its messages and its binding.
