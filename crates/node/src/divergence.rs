@@ -11,6 +11,16 @@ pub(crate) enum Divergence {
     /// The chain, or what the other nodes have, contradicts them.
     #[error(transparent)]
     Contradicted(Halt),
+    /// The history does not lead through what they are of: that was given up while this node was away.
+    #[error(
+        "diverged: this node has hash {} at {}, which the history up to {} does not lead through", own.hash, own.last, shown.last
+    )]
+    Bypassed {
+        /// Where this node is.
+        own: Position,
+        /// A position of the history, further on.
+        shown: Position,
+    },
     /// They are not what this node has written.
     #[error(
         "the rows were changed by somebody else: at {position} there are {found_rows} with digest {found}, \
@@ -57,7 +67,7 @@ impl Divergence {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Contradicted(Halt::RowsDiffer { .. }) => "rows_differ",
-            Self::Contradicted(_) => "history",
+            Self::Contradicted(_) | Self::Bypassed { .. } => "history",
             Self::Changed { .. } => "changed",
             Self::Damaged(_) => "damaged",
         }
@@ -66,11 +76,11 @@ impl Divergence {
     /// Whether a position is on the history that the cluster does not share: neither this node's log nor a snapshot of
     /// that position helps anybody.
     pub(crate) fn contradicts(&self, position: Position) -> bool {
-        matches!(self, Self::Contradicted(Halt::Diverged { own, .. }) if *own == position)
+        matches!(self, Self::Contradicted(Halt::Diverged { own, .. }) | Self::Bypassed { own, .. } if *own == position)
     }
 
     /// Whether this node's log is of a history that the cluster does not share.
     pub(crate) fn is_of_history(&self) -> bool {
-        matches!(self, Self::Contradicted(Halt::Diverged { .. }))
+        matches!(self, Self::Contradicted(Halt::Diverged { .. }) | Self::Bypassed { .. })
     }
 }

@@ -92,6 +92,11 @@ impl NoHelp {
         self.tried.iter().any(|(_, error)| *error == PeerError::Gone)
     }
 
+    /// Whether somebody's messages come from elsewhere than where this node is.
+    pub(crate) fn tells_of_other_history(&self) -> bool {
+        self.tried.iter().any(|(_, error)| matches!(error, PeerError::BrokenLink(_)))
+    }
+
     /// Whether a peer that has got further may have a snapshot another time. A heart, which keeps the end of the way too,
     /// never has one.
     pub(crate) fn may_have_snapshot_later(&self, logs: &Self) -> bool {
@@ -134,11 +139,50 @@ impl Peers {
         Err(NoHelp { missing: position.last + 1, tried })
     }
 
+    /// Whether the history that leads to `shown`, which is certain, does not lead through `own`: some peer's messages come to
+    /// `shown` link by link from at or before `own`, and not from there.
+    pub(crate) async fn prove_bypass(&self, own: Position, shown: Position) -> bool {
+        for base in &self.urls {
+            for url in resolve(base).await.unwrap_or_default() {
+                match self.bypasses(&url, own, shown).await {
+                    Ok(true) => return true,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::debug!(peer = name_of(&url), %error, "no proof of another history")
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    async fn bypasses(&self, base: &Url, own: Position, shown: Position) -> Result<bool, PeerError> {
+        let body = self.fetch_log(base, own.last).await?;
+        let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let mut position = read_write(&self.cluster, &body.slice_ref(line))?.previous;
+        if position == own || position.last > own.last {
+            return Ok(false);
+        }
+        let mut messages = read_page(&self.cluster, position, &body)?;
+        loop {
+            for message in messages {
+                position = message.position;
+                if position.last >= shown.last {
+                    return Ok(position == shown);
+                }
+            }
+            messages = self.fetch_page(base, position).await?;
+        }
+    }
+
     async fn fetch_page(&self, base: &Url, position: Position) -> Result<Vec<WriteMessage>, PeerError> {
-        let url = format!("{}/v1/log?after={}", base.as_str().trim_end_matches('/'), position.last);
+        read_page(&self.cluster, position, &self.fetch_log(base, position.last).await?)
+    }
+
+    async fn fetch_log(&self, base: &Url, after: u64) -> Result<Bytes, PeerError> {
+        let url = format!("{}/v1/log?after={after}", base.as_str().trim_end_matches('/'));
         let answer = tokio::time::timeout(PAGE_DEADLINE, self.fetch_body(&url)).await;
-        let body = answer.map_err(|_| PeerError::too_late(PAGE_DEADLINE))??;
-        read_page(&self.cluster, position, &body)
+        answer.map_err(|_| PeerError::too_late(PAGE_DEADLINE))?
     }
 
     /// The answer's body, or as much as came before it broke off: what is there is checked anyway.
@@ -213,9 +257,13 @@ fn read_page(cluster: &str, after: Position, body: &Bytes) -> Result<Vec<WriteMe
 }
 
 fn read_line(cluster: &str, position: Position, line: &Bytes) -> Result<WriteMessage, PeerError> {
+    let message = read_write(cluster, line)?;
+    if message.previous == position { Ok(message) } else { Err(PeerError::BrokenLink(message.previous)) }
+}
+
+fn read_write(cluster: &str, line: &Bytes) -> Result<WriteMessage, PeerError> {
     match Message::decode(cluster, line)? {
-        Message::Link(Link::Write(message)) if message.previous == position => Ok(message),
-        Message::Link(Link::Write(message)) => Err(PeerError::BrokenLink(message.previous)),
+        Message::Link(Link::Write(message)) => Ok(message),
         Message::Link(Link::Mark(_)) | Message::Seal(_) => Err(PeerError::NotAWrite),
     }
 }

@@ -151,10 +151,7 @@ impl<'a> Session<'a> {
                 Event::Fetched(Err(no_help)) if no_help.is_out_of_reach() => {
                     self.take_snapshot(&no_help, shutdown).await
                 }
-                Event::Fetched(Err(no_help)) => {
-                    self.wait_for_help(&no_help, Some(no_help.missing));
-                    Ok(())
-                }
+                Event::Fetched(Err(no_help)) => self.handle_no_help(&no_help, shutdown).await,
             };
             if let Err(end) = handled {
                 return end;
@@ -226,6 +223,19 @@ impl<'a> Session<'a> {
         }
         self.was_helped();
         self.commit(batch).await
+    }
+
+    /// Nobody's messages continue what is applied. When that is because it is not part of the history, waiting does not help.
+    async fn handle_no_help(&mut self, no_help: &NoHelp, shutdown: &CancellationToken) -> Result<(), End> {
+        let own = self.replica.position();
+        if let Some(shown) = self.replica.shown().filter(|_| no_help.tells_of_other_history()) {
+            let proof = self.node.peers.prove_bypass(own, shown);
+            if shutdown.run_until_cancelled(proof).await.ok_or(End::Stopped)? {
+                return Err(End::Diverged(Divergence::Bypassed { own, shown }));
+            }
+        }
+        self.wait_for_help(no_help, Some(no_help.missing));
+        Ok(())
     }
 
     /// No peer's log reaches back far enough: `logs` is what they said.

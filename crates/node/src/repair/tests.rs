@@ -126,3 +126,34 @@ fn a_log_that_no_longer_reaches_back_gives_hope_unless_it_is_a_hearts() {
         assert_eq!(snapshots.may_have_snapshot_later(&logs), has_hope, "{snapshots}");
     }
 }
+
+#[tokio::test]
+async fn a_history_that_does_not_lead_through_where_this_node_is_is_proven_link_by_link() {
+    let mut given_up = History::default();
+    let own = given_up.puts(4)[3].position;
+    let mut history = History::default();
+    let put = |key: &str| crate::testing::put("c", key, "2");
+    let start = history.puts(1).remove(0);
+    let across = history.message(&["a", "b", "c", "d"].map(put));
+    let rest = [history.message(&[put("e")]), history.message(&[put("f")])];
+    assert!(start.position.last < own.last && own.last < across.position.last);
+    let (shown, log) = (rest[1].position, [across, rest[0].clone(), rest[1].clone()]);
+    let mut same = History::default();
+    same.puts(4);
+    let continued = same.puts(3);
+    for (body, more, proves) in [
+        (lines(&log), Vec::new(), true),
+        (lines(&log[..2]), lines(&log[2..]), true),
+        (lines(&log[..2]), Vec::new(), false),
+        (lines(&[log[0].clone(), log[2].clone()]), Vec::new(), false),
+        (lines(&log[1..]), Vec::new(), false),
+        (lines(&continued), Vec::new(), false),
+        (Vec::new(), Vec::new(), false),
+    ] {
+        let url = peer(&[("after=4", 200, body), ("after=6", 200, more)]).await;
+        assert_eq!(peers(&["http://127.0.0.1:1", &url]).prove_bypass(own, shown).await, proves);
+    }
+    let url = peer(&[("after=4", 200, lines(&log))]).await;
+    let elsewhere = Position { last: shown.last, ..own };
+    assert!(!peers(&[&url]).prove_bypass(own, elsewhere).await, "it leads to somewhere else");
+}
