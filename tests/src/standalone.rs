@@ -215,6 +215,12 @@ impl Cluster {
         self.nodes.get_mut(&id).unwrap().process.take().unwrap()
     }
 
+    /// Removes everything that a node, which does not run, has stored.
+    pub fn empty_disk(&self, id: u32) {
+        assert!(self.nodes[&id].process.is_none(), "node {id} runs");
+        std::fs::remove_dir_all(self.folder.join(&self.nodes[&id].name)).unwrap();
+    }
+
     /// The database of a node.
     pub fn database(&self, id: u32) -> PathBuf {
         self.folder.join(&self.nodes[&id].name).join("node.db")

@@ -5,16 +5,18 @@
 use std::time::Instant;
 
 use broadcast_tests::broker::{Broker, ByHand};
-use broadcast_tests::client::wait_for;
+use broadcast_tests::client::{ReportedNode, wait_for};
+use broadcast_tests::load::Load;
 use broadcast_tests::standalone::{Cluster, RECOVERY};
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::sync::{Barrier, Mutex};
 
 const NODES: [u32; 3] = [1, 2, 3];
 
 /// Two hearts and three listed nodes, all ready.
-async fn start(broker: &Broker, queue_type: &str) -> Cluster {
-    let mut cluster = Cluster::prepare(&broker.url(), 3);
+async fn start(amqp_url: &str, queue_type: &str) -> Cluster {
+    let mut cluster = Cluster::prepare(amqp_url, 3);
     cluster.settings = format!("queue_type: {queue_type}\n");
     cluster.list_nodes(&NODES, None);
     cluster.start_all(2).await;
@@ -23,7 +25,7 @@ async fn start(broker: &Broker, queue_type: &str) -> Cluster {
 
 /// Under writes, loses something, and proves that all goes on without a loss.
 async fn overcome(cluster: &Cluster, what: &str, lose: impl AsyncFnOnce()) {
-    let load = cluster.start_load(3);
+    let load = cluster.start_load(2);
     load.progress(100).await;
     let started = Instant::now();
     lose().await;
@@ -35,11 +37,27 @@ async fn overcome(cluster: &Cluster, what: &str, lose: impl AsyncFnOnce()) {
     println!("{what}: written again after {written:.1?}, whole after {:.1?}", started.elapsed());
 }
 
+/// Lets the nodes stand still until much more waits for them than they have been given, does something, and lets them go on.
+async fn fill_queues(cluster: &Cluster, work: impl AsyncFnOnce()) {
+    for id in NODES {
+        cluster.node_process(id).signal("STOP");
+    }
+    let goal = cluster.oracle.count() + 150;
+    wait_for("the queues to fill", RECOVERY, async || {
+        if cluster.oracle.count() >= goal { Ok(()) } else { Err(cluster.oracle.count().to_string()) }
+    })
+    .await;
+    work().await;
+    for id in NODES {
+        cluster.node_process(id).signal("CONT");
+    }
+}
+
 /// The same with both types of queues.
 async fn overcome_with_both(what: &str, lose: impl AsyncFn(&ByHand, &Cluster)) {
     let broker = Broker::shared().await;
     let with = async |queue_type| {
-        let cluster = start(&broker, queue_type).await;
+        let cluster = start(&broker.url(), queue_type).await;
         let by_hand = broker.by_hand().await;
         overcome(&cluster, &format!("{what}, {queue_type}"), async || lose(&by_hand, &cluster).await).await;
     };
@@ -65,9 +83,12 @@ async fn a_purged_head_queue_is_overcome() {
 #[tokio::test]
 async fn purged_queues_of_all_nodes_are_overcome() {
     overcome_with_both("all node queues purged", async |by_hand, cluster| {
-        for id in NODES {
-            by_hand.purge(&cluster.queue(id)).await;
-        }
+        fill_queues(cluster, async || {
+            for id in NODES {
+                by_hand.purge(&cluster.queue(id)).await;
+            }
+        })
+        .await;
     })
     .await;
 }
@@ -75,9 +96,13 @@ async fn purged_queues_of_all_nodes_are_overcome() {
 #[tokio::test]
 async fn deleted_queues_of_all_nodes_and_of_the_head_are_overcome() {
     overcome_with_both("all queues deleted", async |by_hand, cluster| {
-        for queue in NODES.map(|id| cluster.queue(id)).into_iter().chain([cluster.names().head_queue()]) {
-            by_hand.delete_queue(&queue).await;
-        }
+        let queues = NODES.map(|id| cluster.queue(id)).into_iter().chain([cluster.names().head_queue()]);
+        fill_queues(cluster, async || {
+            for queue in queues {
+                by_hand.delete_queue(&queue).await;
+            }
+        })
+        .await;
     })
     .await;
 }
@@ -98,30 +123,138 @@ async fn a_deleted_exchange_is_overcome() {
     .await;
 }
 
-#[tokio::test]
-async fn a_wiped_broker_is_overcome_by_those_that_live_through_it() {
-    let mut broker = Broker::start().await;
-    let (classic, quorum) = (start(&broker, "classic").await, start(&broker, "quorum").await);
-    let clusters = [&classic, &quorum];
-    let loads = clusters.map(|cluster| cluster.start_load(3));
-    for load in &loads {
-        load.progress(100).await;
+/// One loss of everything that a broker holds, for several clusters: each comes here when it is ready for it.
+struct Wipe {
+    broker: Mutex<Broker>,
+    clusters: Barrier,
+}
+
+impl Wipe {
+    /// The broker is down, and empty.
+    async fn lose(&self) {
+        self.together(async |broker| {
+            broker.kill();
+            broker.wipe();
+        })
+        .await;
     }
-    broker.kill();
-    broker.wipe();
-    broker.restart().await;
+
+    /// The broker is there again.
+    async fn restart(&self) {
+        self.together(async |broker| broker.restart().await).await;
+    }
+
+    async fn together(&self, work: impl AsyncFnOnce(&mut Broker)) {
+        if self.clusters.wait().await.is_leader() {
+            work(&mut *self.broker.lock().await).await;
+        }
+        self.clusters.wait().await;
+    }
+}
+
+/// Goes on writing until all is well.
+async fn go_on(cluster: &Cluster, load: Load, what: &str, started: Instant) {
+    load.progress(30).await;
+    println!("broker wiped, {what}: written again after {:.1?}", started.elapsed());
+    load.progress(30).await;
+    load.finish().await;
+    cluster.converge().await;
+    println!("broker wiped, {what}: whole after {:.1?}", started.elapsed());
+}
+
+async fn all_live_through_a_wipe(wipe: &Wipe, url: &str, queue_type: &str) {
+    let cluster = start(url, queue_type).await;
+    let load = cluster.start_load(2);
+    load.progress(100).await;
+    wipe.lose().await;
+    wipe.restart().await;
+    go_on(&cluster, load, queue_type, Instant::now()).await;
+}
+
+/// A heart that cannot know what the node has waits for it, and says so.
+async fn a_node_is_down_during_a_wipe(wipe: &Wipe, url: &str) {
+    let mut cluster = start(url, "classic").await;
+    let load = cluster.start_load(2);
+    load.progress(50).await;
+    cluster.take_node(3).kill();
+    load.progress(50).await;
+    wipe.lose().await;
+    wipe.restart().await;
+    wait_for_seal(&cluster, "waits for node 3 to say").await;
+    let refused = cluster.heart(0).put("users", "1", &json!(1), None).await.unwrap_err();
+    assert_eq!(refused.status, 503, "{refused:?}");
     let started = Instant::now();
-    for load in &loads {
-        load.progress(100).await;
+    cluster.start_node(3);
+    go_on(&cluster, load, "node 3 back", started).await;
+}
+
+/// The other heart has never reigned. What no node has applied is lost with the heart that took it: there is nothing such.
+async fn the_active_heart_ends_with_a_wipe(wipe: &Wipe, url: &str) {
+    let mut cluster = start(url, "classic").await;
+    let load = cluster.start_load(2);
+    load.progress(100).await;
+    load.finish().await;
+    cluster.converge().await;
+    let active = cluster.active_heart().await.unwrap();
+    wipe.lose().await;
+    cluster.take_heart(active).kill();
+    wipe.restart().await;
+    let started = Instant::now();
+    let load = cluster.start_load(2);
+    load.progress(30).await;
+    cluster.start_heart(active);
+    go_on(&cluster, load, "active heart killed", started).await;
+}
+
+/// The one node that had applied the newest writes is gone for good, with the broker and all hearts: without it nothing goes on
+/// until a human gives these writes up.
+async fn a_wipe_takes_what_only_a_lost_node_had(wipe: &Wipe, url: &str) {
+    let mut cluster = start(url, "classic").await;
+    let load = cluster.start_load(2);
+    load.progress(50).await;
+    load.finish().await;
+    cluster.converge().await;
+    let kept = cluster.active().await.unwrap().position;
+    cluster.take_node(1).kill();
+    cluster.take_node(2).kill();
+    for number in 0..20 {
+        let written = cluster.heart(0).put_with_ack(&format!("lost-{number}"), &json!(1), "one", "10s").await;
+        assert_eq!(written.unwrap().status, 200);
     }
-    println!("broker wiped: written again after {:.1?}", started.elapsed());
-    for load in loads {
-        load.finish().await;
+    cluster.take_node(3).kill();
+    wipe.lose().await;
+    for heart in [0, 1] {
+        cluster.take_heart(heart).kill();
     }
-    for cluster in clusters {
-        cluster.converge().await;
+    wipe.restart().await;
+    for heart in [0, 1] {
+        cluster.start_heart(heart);
     }
-    println!("broker wiped: whole after {:.1?}", started.elapsed());
+    cluster.start_node(1);
+    cluster.start_node(2);
+    let reason = wait_for_seal(&cluster, "waits for node 3 to say").await;
+    assert!(reason.contains(&format!("loss of everything from {} on", kept + 1)), "{reason}");
+    let started = Instant::now();
+    cluster.list_nodes(&NODES, Some(kept + 1));
+    let load = cluster.start_load(2);
+    load.progress(30).await;
+    cluster.empty_disk(3);
+    cluster.start_node(3);
+    go_on(&cluster, load, "loss accepted", started).await;
+}
+
+#[tokio::test]
+async fn a_wiped_broker_is_overcome_by_whoever_lives_through_it() {
+    let broker = Broker::start().await;
+    let url = broker.url();
+    let wipe = Wipe { broker: Mutex::new(broker), clusters: Barrier::new(5) };
+    tokio::join!(
+        all_live_through_a_wipe(&wipe, &url, "classic"),
+        all_live_through_a_wipe(&wipe, &url, "quorum"),
+        a_node_is_down_during_a_wipe(&wipe, &url),
+        the_active_heart_ends_with_a_wipe(&wipe, &url),
+        a_wipe_takes_what_only_a_lost_node_had(&wipe, &url),
+    );
 }
 
 /// Waits until a heart says that it waits for somebody; gives what it says.
@@ -145,48 +278,134 @@ async fn wait_for_seal(cluster: &Cluster, whom: &str) -> String {
     .await
 }
 
-#[tokio::test]
-async fn after_a_wipe_a_node_that_is_down_is_waited_for() {
-    let mut broker = Broker::start().await;
-    let mut cluster = start(&broker, "classic").await;
-    let load = cluster.start_load(3);
-    load.progress(100).await;
-    cluster.take_node(3).kill();
+/// Writes until all nodes have applied it; gives the position.
+async fn settle(cluster: &Cluster) -> u64 {
+    let load = cluster.start_load(2);
     load.progress(50).await;
-    broker.kill();
-    broker.wipe();
-    broker.restart().await;
-    wait_for_seal(&cluster, "waits for node 3 to say").await;
-    let refused = cluster.heart(0).put("users", "1", &json!(1), None).await.unwrap_err();
-    assert_eq!(refused.status, 503, "{refused:?}");
-    let started = Instant::now();
-    cluster.start_node(3);
-    load.progress(50).await;
-    println!("broker wiped, node 3 back: written again after {:.1?}", started.elapsed());
     load.finish().await;
     cluster.converge().await;
+    cluster.active().await.unwrap().position
+}
+
+/// Takes all messages out of the nodes' queues, and all hearts' memories away.
+async fn lose_the_way(cluster: &mut Cluster, by_hand: &ByHand) {
+    for id in NODES {
+        by_hand.purge(&cluster.queue(id)).await;
+    }
+    for heart in [0, 1] {
+        cluster.take_heart(heart).kill();
+        cluster.start_heart(heart);
+    }
 }
 
 #[tokio::test]
-async fn a_wipe_together_with_the_active_heart_is_overcome_by_a_heart_that_never_reigned() {
-    let mut broker = Broker::start().await;
-    let mut cluster = start(&broker, "classic").await;
-    let load = cluster.start_load(3);
-    load.progress(200).await;
-    load.finish().await;
-    // What no node has applied is lost with the heart that took it and the broker.
-    cluster.converge().await;
-    let active = wait_for("a heart to be active", RECOVERY, async || cluster.active_heart().await).await;
-    broker.kill();
-    broker.wipe();
-    cluster.take_heart(active).kill();
-    broker.restart().await;
+async fn a_message_that_nobody_has_is_named_and_given_up_when_a_human_says_so() {
+    let broker = Broker::shared().await;
+    let mut cluster = start(&broker.url(), "classic").await;
+    let kept = settle(&cluster).await;
+    for id in NODES {
+        cluster.take_node(id).kill();
+    }
+    // More than the head queue holds: the end is known, the way to it is not.
+    for number in 0..40 {
+        cluster.heart(0).put("lost", &number.to_string(), &json!(1), None).await.unwrap();
+    }
+    lose_the_way(&mut cluster, &broker.by_hand().await).await;
+    for id in NODES {
+        cluster.start_node(id);
+    }
+    wait_for("all nodes to miss it", RECOVERY, async || {
+        let status = cluster.active().await?;
+        let misses = |node: &ReportedNode| node.missing == Some(kept + 1) && node.state == "repairing";
+        let all_miss = status.nodes.len() == 3 && status.nodes.iter().all(misses);
+        if all_miss { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!(cluster.active().await.unwrap().position, kept + 40, "nothing is given up unasked");
     let started = Instant::now();
-    let load = cluster.start_load(3);
-    load.progress(50).await;
-    println!("broker wiped, active heart killed: written again after {:.1?}", started.elapsed());
-    cluster.start_heart(active);
-    load.progress(50).await;
-    load.finish().await;
+    cluster.list_nodes(&NODES, Some(kept + 1));
+    let ready = cluster.wait_until_ready().await;
+    println!("loss accepted: ready after {:.1?}", started.elapsed());
+    assert_eq!(ready.position, kept);
+    settle(&cluster).await;
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_with_writes_that_were_given_up_is_rebuilt() {
+    let broker = Broker::shared().await;
+    let by_hand = broker.by_hand().await;
+    let mut cluster = start(&broker.url(), "classic").await;
+    let kept = settle(&cluster).await;
+    for id in [1, 2] {
+        cluster.take_node(id).kill();
+    }
+    for number in 0..20 {
+        let written = cluster.heart(0).put_with_ack(&format!("lost-{number}"), &json!(1), "one", "10s").await;
+        assert_eq!(written.unwrap().status, 200);
+    }
+    cluster.take_node(3).kill();
+    lose_the_way(&mut cluster, &by_hand).await;
+    by_hand.purge(&cluster.names().head_queue()).await;
+    for id in [1, 2] {
+        cluster.start_node(id);
+    }
+    wait_for_seal(
+        &cluster,
+        &format!("waits for node 3 to say what it has. The highest known position is {kept}"),
+    )
+    .await;
+    cluster.list_nodes(&NODES, Some(kept + 1));
+    cluster.wait_until_ready().await;
+    // One message from before to after the end of what node 3 has.
+    let put =
+        |number: u32| json!({"op": "put", "collection": "new", "key": number.to_string(), "value": number});
+    let written = cluster.heart(0).write(&(0..60).map(put).collect::<Vec<_>>()).await.unwrap();
+    assert!(written.first <= kept + 20 && kept + 20 < written.last, "{written:?}");
+    for (seq, number) in (written.first..).zip(0..60) {
+        cluster.oracle.acknowledged("new", &number.to_string(), Some(&json!(number)), seq, 1);
+    }
+    let started = Instant::now();
+    cluster.start_node(3);
     cluster.converge().await;
+    println!("a node of a history that was given up: rebuilt after {:.1?}", started.elapsed());
+    let status = cluster.active().await.unwrap();
+    assert_eq!(status.nodes.iter().map(|node| node.rebuilds).collect::<Vec<_>>(), [0, 0, 1], "{status:?}");
+}
+
+#[tokio::test]
+async fn while_an_alarm_blocks_all_publishers_nothing_is_acknowledged_and_nothing_is_lost() {
+    let broker = Broker::start().await;
+    let clusters = [start(&broker.url(), "classic").await, start(&broker.url(), "quorum").await];
+    for (alarm, over) in [
+        (["set_disk_free_limit", "1000000GB"], ["set_disk_free_limit", "1MB"]),
+        (["set_vm_memory_high_watermark", "0.000001"], ["set_vm_memory_high_watermark", "0.6"]),
+    ] {
+        let loads = clusters.each_ref().map(|cluster| cluster.start_load(2));
+        for load in &loads {
+            load.progress(50).await;
+        }
+        broker.control(&alarm).await;
+        for cluster in &clusters {
+            wait_for("the hearts to be in doubt", RECOVERY, async || match cluster.active_heart().await {
+                Ok(active) => Err(format!("heart {active} is active")),
+                Err(_) => Ok(()),
+            })
+            .await;
+            let before = cluster.oracle.count();
+            let refused = cluster.heart(0).put("users", "1", &json!(1), None).await.unwrap_err();
+            assert_eq!(refused.status, 503, "{alarm:?}: {refused:?}");
+            if refused.code == "outcome_unknown" {
+                cluster.oracle.unknown("users", "1", Some(&json!(1)));
+            }
+            assert_eq!(cluster.oracle.count(), before, "{alarm:?}");
+        }
+        broker.control(&over).await;
+        let started = Instant::now();
+        for (load, cluster) in loads.into_iter().zip(&clusters) {
+            load.progress(50).await;
+            println!("{}: written again after {:.1?}", alarm[0], started.elapsed());
+            load.finish().await;
+            cluster.converge().await;
+        }
+    }
 }
