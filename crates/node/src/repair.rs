@@ -148,7 +148,7 @@ impl Peers {
                     Ok(true) => return true,
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::debug!(peer = name_of(&url), %error, "no proof of another history")
+                        tracing::debug!(peer = name_of(&url), %error, "no proof of another history");
                     }
                 }
             }
