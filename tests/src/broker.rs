@@ -161,6 +161,11 @@ impl Broker {
 }
 
 impl ByHand {
+    /// For what may fail.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
     /// Publishes to an exchange, and waits for the broker's confirm.
     pub async fn publish(&self, exchange: &str, kind: &str, body: &[u8]) {
         let properties = BasicProperties::default().with_delivery_mode(2).with_type(kind.into());

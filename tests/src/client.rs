@@ -52,9 +52,28 @@ pub struct Written {
     pub epoch: u64,
     /// The level that was reached.
     pub ack: String,
+    /// Those of the writes that are known to have changed nothing.
+    #[serde(default)]
+    pub rejected: Vec<Rejected>,
     /// 200, or 202 when the level that was asked for was not reached in time.
     #[serde(skip)]
     pub status: u16,
+}
+
+/// A write that changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Rejected {
+    /// Its number.
+    pub seq: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Written {
+    /// Whether the condition of a single write held, where that was said.
+    pub fn held(&self) -> Option<bool> {
+        (!self.rejected.is_empty()).then_some(false)
+    }
 }
 
 /// An answer that is an error.
@@ -166,6 +185,15 @@ pub struct Document {
     pub position: u64,
 }
 
+/// What a node has under a key, at a position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// What the node has applied.
+    pub position: u64,
+    /// The value and the write that stored it, if there is a row.
+    pub row: Option<(Value, u64)>,
+}
+
 impl Client {
     /// Of a process whose HTTP interface is at this port of loopback.
     pub fn new(port: u16) -> Self {
@@ -226,6 +254,17 @@ impl Client {
         send_write(request).await
     }
 
+    /// The same, and wants this level of acknowledgement within this time (`5s`).
+    pub async fn write_at_level(
+        &self,
+        writes: &[Value],
+        ack: &str,
+        timeout: &str,
+    ) -> Result<Written, Refused> {
+        let request = self.request(Method::POST, "v1/writes").query(&[("ack", ack), ("timeout", timeout)]);
+        send_write(request.json(&serde_json::json!({ "writes": writes }))).await
+    }
+
     /// Sends writes as NDJSON.
     pub async fn write_ndjson(&self, body: String) -> Result<Written, Refused> {
         let request = self.request(Method::POST, "v1/writes").header("content-type", "application/x-ndjson");
@@ -246,6 +285,29 @@ impl Client {
         let header = |name: &str| answer.headers()[name].to_str().unwrap().parse().unwrap();
         let (seq, position) = (header("broadcast-seq"), header("broadcast-position"));
         Ok(Document { value: answer.json().await.map_err(no_answer)?, seq, position })
+    }
+
+    /// Looks for a document at a node that has applied `at_least`, waiting at most `timeout` (`2s`) for it.
+    pub async fn look(
+        &self,
+        collection: &str,
+        key: &str,
+        at_least: u64,
+        timeout: &str,
+    ) -> Result<View, Refused> {
+        let request = self.http.get(self.document_url(collection, key));
+        let request = request.query(&[("at_least", at_least.to_string().as_str()), ("timeout", timeout)]);
+        let answer = request.send().await.map_err(no_answer)?;
+        let header = |name: &str| Some(answer.headers().get(name)?.to_str().unwrap().parse().unwrap());
+        let (status, position, seq) =
+            (answer.status().as_u16(), header("broadcast-position"), header("broadcast-seq"));
+        match (status, position, seq) {
+            (200, Some(position), Some(seq)) => {
+                Ok(View { position, row: Some((answer.json().await.map_err(no_answer)?, seq)) })
+            }
+            (404, Some(position), None) => Ok(View { position, row: None }),
+            _ => Err(refusal(status, answer).await?),
+        }
     }
 
     /// What is at a path, as JSON.
@@ -281,6 +343,15 @@ pub async fn send_write(request: RequestBuilder) -> Result<Written, Refused> {
 
 /// Sends any request; an answer of 400 and above is an error in the one shape that they all have.
 pub async fn send(request: RequestBuilder) -> Result<Response, Refused> {
+    let answer = request.send().await.map_err(no_answer)?;
+    match answer.status().as_u16() {
+        ..400 => Ok(answer),
+        status => Err(refusal(status, answer).await?),
+    }
+}
+
+/// What an answer that is an error says; it is an error itself not to get it whole.
+async fn refusal(status: u16, answer: Response) -> Result<Refused, Refused> {
     #[derive(Deserialize)]
     struct Body {
         error: Detail,
@@ -290,18 +361,13 @@ pub async fn send(request: RequestBuilder) -> Result<Response, Refused> {
         code: String,
         message: String,
     }
-    let answer = request.send().await.map_err(no_answer)?;
-    let status = answer.status().as_u16();
-    if status < 400 {
-        return Ok(answer);
-    }
     let retry_after =
         answer.headers().get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
     let text = answer.text().await.map_err(no_answer)?;
     let Body { error } = serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!("the answer {status} is not in the shape of all errors ({error}): {text}")
     });
-    Err(Refused { status, code: error.code, message: error.message, retry_after })
+    Ok(Refused { status, code: error.code, message: error.message, retry_after })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what map_err gives")]

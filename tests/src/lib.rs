@@ -4,8 +4,11 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::panic, clippy::unwrap_used)]
 
 pub mod broker;
+pub mod chaos;
 pub mod client;
+pub mod clients;
 pub mod cluster;
+pub mod dice;
 pub mod history;
 pub mod installation;
 pub mod load;
@@ -13,4 +16,5 @@ pub mod oracle;
 pub mod processes;
 pub mod proxy;
 pub mod records;
+pub mod report;
 pub mod standalone;

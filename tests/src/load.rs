@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use crate::client::{Client, Refused, Written, wait_for};
 use crate::oracle::Oracle;
 
-/// For how long one write is tried again: a broker that starts on a busy machine takes half of it.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// For how long one write is tried again: a broker that starts on a busy machine takes a part of it.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How many keys a writer has: small, so that each is written many times.
 const KEYS: usize = 40;

@@ -53,7 +53,7 @@ struct Memory {
     /// Every acknowledged write, and between which numbers it was applied.
     acknowledged: Vec<(Content, RangeInclusive<u64>)>,
     unknown: Vec<Content>,
-    /// Collections that others look after.
+    /// Collections whose rows others look after.
     left_out: BTreeSet<String>,
     highest: u64,
 }
@@ -83,7 +83,27 @@ impl Oracle {
         memory.unknown.push((key, value.cloned()));
     }
 
-    /// What is in this collection is checked by others.
+    /// A write to a key that has several writers was acknowledged, with one of these numbers; without any, nobody knows whether it was
+    /// made. What its row has to be is checked by others.
+    pub fn wrote_shared(
+        &self,
+        collection: &str,
+        key: &str,
+        value: Option<&Value>,
+        seqs: Option<RangeInclusive<u64>>,
+    ) {
+        let mut memory = self.0.lock().unwrap();
+        let content = ((collection.to_owned(), key.to_owned()), value.cloned());
+        match seqs {
+            Some(seqs) => {
+                memory.highest = memory.highest.max(*seqs.end());
+                memory.acknowledged.push((content, seqs));
+            }
+            None => memory.unknown.push(content),
+        }
+    }
+
+    /// What the rows of this collection have to be is checked by others.
     pub fn leave_out(&self, collection: &str) {
         self.0.lock().unwrap().left_out.insert(collection.to_owned());
     }

@@ -226,6 +226,13 @@ impl Cluster {
         self.folder.join(&self.nodes[&id].name).join("node.db")
     }
 
+    /// Removes the database of a node that does not run, and everything beside it.
+    pub fn empty_disk(&self, id: u32) {
+        let node = &self.nodes[&id];
+        assert!(node.process.is_none(), "{} runs", node.name);
+        std::fs::remove_dir_all(self.folder.join(&node.name)).unwrap();
+    }
+
     /// Whether a node says that it is ready, as an orchestrator asks it: the error is why not.
     pub async fn node_readiness(&self, id: u32) -> Result<(), String> {
         self.nodes[&id].readiness().await
@@ -289,8 +296,9 @@ impl Cluster {
         .await
     }
 
-    /// Waits until every running node has applied everything, and proves that all contain exactly what the oracle says.
-    pub async fn converge(&self) {
+    /// Waits until every running node has applied everything, and proves that all contain exactly what the oracle says. Returns the
+    /// position and the rows that all of them have.
+    pub async fn converge(&self) -> (u64, Rows) {
         let status = self.wait_until_ready().await;
         assert!(
             status.position >= self.oracle.highest(),
@@ -315,10 +323,12 @@ impl Cluster {
                 }
             }
         }
-        assert!(first.is_some(), "no node runs");
+        let (_, rows, _) = first.expect("a node runs");
+        (status.position, rows)
     }
 
-    fn running_nodes(&self) -> impl Iterator<Item = u32> {
+    /// Which nodes run.
+    pub fn running_nodes(&self) -> impl Iterator<Item = u32> {
         self.nodes.iter().filter(|(_, node)| node.process.is_some()).map(|(id, _)| *id)
     }
 }

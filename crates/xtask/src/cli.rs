@@ -44,6 +44,12 @@ enum Command {
         /// The RabbitMQ that the suite `broker` is run with; without it one after the other
         #[arg(long)]
         rabbitmq: Option<RabbitMq>,
+        /// How many minutes of faults by chance the suite `broker` has, with each RabbitMQ
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1440))]
+        chaos_minutes: u32,
+        /// Repeats the faults of a run that printed this number
+        #[arg(long)]
+        chaos_seed: Option<u64>,
     },
     /// Write the files that are generated from the resource's types
     Codegen {
@@ -83,9 +89,9 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
             );
             Ok(())
         }
-        Command::Test { suites, rabbitmq } => {
+        Command::Test { suites, rabbitmq, chaos_minutes, chaos_seed } => {
             let rabbitmq = rabbitmq.map_or_else(|| RabbitMq::value_variants().to_vec(), |one| vec![one]);
-            tests::run(context, &suites, &Choices { rabbitmq })
+            tests::run(context, &suites, &Choices { rabbitmq, chaos_minutes, chaos_seed })
         }
         Command::Tools => Tools::build(context).map(drop),
         Command::Images => {

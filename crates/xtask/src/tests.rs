@@ -1,5 +1,7 @@
 //! The test command: everything that can be tested on this machine, with the output of the tests as it comes.
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -7,8 +9,8 @@ use clap::ValueEnum;
 use crate::apt;
 use crate::cluster::{Cluster, look_around, take_down};
 use crate::codegen;
-use crate::context::Context;
-use crate::failure::{Result, told};
+use crate::context::{Context, write_whole};
+use crate::failure::{AtPath, Result, told};
 use crate::install::{check_chart, install_rabbitmq, provide_images};
 use crate::rabbitmq::RabbitMq;
 use crate::step::{run_in_the_open, words};
@@ -29,6 +31,10 @@ pub(crate) enum Suite {
 pub(crate) struct Choices {
     /// The versions that the broker's suite is run with, one after the other.
     pub(crate) rabbitmq: Vec<RabbitMq>,
+    /// For how long each of them has faults by chance.
+    pub(crate) chaos_minutes: u32,
+    /// The number that decides their order; without it another one each time.
+    pub(crate) chaos_seed: Option<u64>,
 }
 
 /// Runs the suites in order and stops at the first that fails.
@@ -66,25 +72,34 @@ fn test_units(context: &Context) -> Result<()> {
 
 fn test_with_brokers(context: &Context, choices: &Choices) -> Result<()> {
     cargo(context, "build --package broadcast-heart --package broadcast-node")?;
+    let report = context.target.join("broker-tests.txt");
+    write_whole(&report, b"")?;
     for version in &choices.rabbitmq {
         let started = Instant::now();
-        let outcome = test_with_broker(context, *version);
+        let outcome = test_with_broker(context, *version, choices, &report);
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
         println!("with RabbitMQ {}: {verdict} after {}", version.name(), words(started.elapsed()));
         outcome?;
     }
+    // What was measured, once more below all that the tests printed.
+    print!("{}", fs::read_to_string(&report).at("read", &report)?);
     Ok(())
 }
 
-fn test_with_broker(context: &Context, version: RabbitMq) -> Result<()> {
+fn test_with_broker(context: &Context, version: RabbitMq, choices: &Choices, report: &Path) -> Result<()> {
     let root = version.provide(context)?;
     let arguments = "test --package broadcast-tests --test broker*";
     println!("with RabbitMQ {}: cargo {arguments}", version.name());
     let mut tests = context.cargo();
-    tests.args(arguments.split(' ')).env_remove("BROADCAST_RABBITMQ_ROOT");
-    if let Some(root) = root {
-        tests.env("BROADCAST_RABBITMQ_ROOT", root);
+    tests.args(arguments.split(' ')).env("BROADCAST_TEST_REPORT", report);
+    tests.env("CHAOS_MINUTES", choices.chaos_minutes.to_string());
+    if let Some(seed) = choices.chaos_seed {
+        tests.env("CHAOS_SEED", seed.to_string());
     }
+    match root {
+        Some(root) => tests.env("BROADCAST_RABBITMQ_ROOT", root),
+        None => tests.env_remove("BROADCAST_RABBITMQ_ROOT"),
+    };
     run_in_the_open(&mut tests)
 }
 
