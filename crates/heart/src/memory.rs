@@ -44,7 +44,10 @@ impl SharedMemory {
 
     /// The reign, if there was one, is over.
     pub fn end_reign(&self) {
-        self.with_inner(|inner| inner.reigns = false);
+        self.with_inner(|inner| {
+            inner.memory.end_reign();
+            inner.reigns = false;
+        });
     }
 
     /// Takes the list of the cluster's nodes, and what may be lost.

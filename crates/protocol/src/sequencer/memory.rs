@@ -26,6 +26,8 @@ pub struct Memory {
     pub cut: bool,
     /// What this heart confirmed.
     pub retained: Retained,
+    /// Whether a human gave up what this heart has confirmed while it reigned.
+    pub(super) gives_up: bool,
 }
 
 /// The newest messages that this heart confirmed, each continuing the one before.
@@ -58,6 +60,7 @@ impl Memory {
             accepted_loss: None,
             contradiction: None,
             cut: false,
+            gives_up: false,
             retained: Retained {
                 messages: VecDeque::new(),
                 bytes: 0,
@@ -74,7 +77,7 @@ impl Memory {
 
     /// A reign begins with this link, confirmed: whatever was in question before is settled. `before` leads to it.
     pub fn begin_reign(&mut self, link: Link, before: Vec<WriteMessage>) {
-        (self.genesis, self.contradiction, self.cut) = (false, None, false);
+        (self.genesis, self.contradiction, self.cut, self.gives_up) = (false, None, false, false);
         let (epoch, position) = (link.term().epoch, link.position());
         let mut messages = before;
         if let Link::Write(message) = link {
@@ -89,14 +92,24 @@ impl Memory {
         self.retained.confirm(epoch, position);
     }
 
+    /// The reign, if there was one, is over. Another heart may have begun a history without what was given up.
+    pub fn end_reign(&mut self) {
+        if std::mem::take(&mut self.gives_up) {
+            self.retained.forget_all();
+        }
+    }
+
     /// A human accepts the loss of everything from a sequence number on, or takes that back. A heart that does not reign
     /// must not claim later what is given up now.
     pub fn accept_loss(&mut self, from: Option<u64>, reigns: bool) {
+        if from == self.accepted_loss {
+            return;
+        }
         let claims =
             self.retained.confirmed.is_some_and(|end| from.is_some_and(|from| from <= end.position.last));
-        if from != self.accepted_loss && claims && !reigns {
-            self.retained.forget_through(u64::MAX);
-            self.retained.confirmed = None;
+        self.gives_up = claims && reigns;
+        if claims && !reigns {
+            self.retained.forget_all();
         }
         self.accepted_loss = from;
     }
@@ -134,6 +147,11 @@ impl Retained {
             self.forget_through(u64::MAX);
         }
         self.confirmed = Some(Claim { epoch, position });
+    }
+
+    fn forget_all(&mut self) {
+        self.forget_through(u64::MAX);
+        self.confirmed = None;
     }
 
     /// Forgets what every node has applied.
