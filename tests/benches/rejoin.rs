@@ -60,7 +60,7 @@ async fn measure(rows: u64) -> bool {
 
     let load = Load::start(cluster.heart(0).clone(), cluster.oracle.clone(), rows);
     cluster.take_node(JOINER).kill();
-    std::fs::remove_dir_all(cluster.database(JOINER).parent().unwrap()).unwrap();
+    cluster.empty_disk(JOINER);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let at_rest: Vec<u64> = [1, 2].map(|id| resident(cluster.node_process(id))).into();
     let started = Instant::now();

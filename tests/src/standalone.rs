@@ -226,13 +226,6 @@ impl Cluster {
         self.folder.join(&self.nodes[&id].name).join("node.db")
     }
 
-    /// Removes the database of a node that does not run, and everything beside it.
-    pub fn empty_disk(&self, id: u32) {
-        let node = &self.nodes[&id];
-        assert!(node.process.is_none(), "{} runs", node.name);
-        std::fs::remove_dir_all(self.folder.join(&node.name)).unwrap();
-    }
-
     /// Whether a node says that it is ready, as an orchestrator asks it: the error is why not.
     pub async fn node_readiness(&self, id: u32) -> Result<(), String> {
         self.nodes[&id].readiness().await
