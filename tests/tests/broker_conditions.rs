@@ -191,6 +191,24 @@ async fn the_answer_to_a_list_names_those_that_changed_nothing() {
 }
 
 #[tokio::test]
+async fn a_long_list_is_told_whole_though_nothing_of_it_was_allowed() {
+    const WRITES: usize = 10_000;
+    let broker = Broker::shared().await;
+    let cluster = start(&broker, 1, 2).await;
+    let (heart, path) = (cluster.heart(0), "v1/writes?ack=all&timeout=20s");
+    let write = |key| json!({"op": "put", "collection": COLLECTION, "key": format!("{key}"), "value": 1, "if": {"absent": true}});
+    let writes = json!({"writes": (0..WRITES).map(write).collect::<Vec<Value>>()});
+    for rejected in [0, WRITES] {
+        let answer = send(heart.request(Method::POST, path).json(&writes)).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer["ack"], "all");
+        assert_eq!(answer["rejected"].as_array().map_or(0, Vec::len), rejected);
+    }
+    cluster.converge().await;
+}
+
+#[tokio::test]
 async fn of_writers_that_race_for_a_key_through_two_hearts_one_wins_and_is_told_so() {
     const WRITERS: usize = 8;
     const KEYS: usize = 40;

@@ -92,11 +92,12 @@ impl Census {
     }
 
     /// Takes a report; says whether other nodes than before disagree with most.
-    pub fn record(&mut self, report: Report, at: Instant) -> bool {
+    pub fn record(&mut self, mut report: Report, at: Instant) -> bool {
         let position = report.applied;
         if self.is_member(report.node) {
             self.outcomes.hear(&report);
         }
+        report.outcomes = None;
         self.reports.insert(report.node, Seen { report, at });
         self.compare_digests(position, at)
     }

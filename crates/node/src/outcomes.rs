@@ -1,15 +1,19 @@
 //! The newest writes that changed nothing: what the heart tells the clients that wait for the outcome of theirs.
 //!
 //! A bounded memory that knows from where on it is complete. It begins empty with the process, and where a snapshot
-//! ended: neither says what became of the writes before.
+//! ended: neither says what became of the writes before. Reports have what is new in them, and somewhat more, because one
+//! may be lost.
 
 use std::collections::VecDeque;
 
 use broadcast_protocol::outcome::Rejected;
 use broadcast_protocol::report::Outcomes;
 
-/// How many are kept.
-const MAX_KEPT: usize = 256;
+/// How many are kept: more than one message may have writes.
+const MAX_KEPT: usize = 1 << 14;
+
+/// How many of the newest are told again and again.
+const ALWAYS_TOLD: usize = 256;
 
 /// The newest rejected writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +37,15 @@ impl RecentOutcomes {
         }
     }
 
-    /// For a report.
-    pub(crate) fn build_outcomes(&self) -> Outcomes {
-        Outcomes { after: self.after, rejected: self.rejected.iter().copied().collect() }
+    /// For a report that follows one of the position `told`.
+    pub(crate) fn build_outcomes(&self, told: u64) -> Outcomes {
+        let new = self.rejected.partition_point(|write| write.seq <= told);
+        let from = new.min(self.rejected.len().saturating_sub(ALWAYS_TOLD));
+        let left_out = self.rejected.range(..from).next_back();
+        Outcomes {
+            after: left_out.map_or(self.after, |write| write.seq),
+            rejected: self.rejected.range(from..).copied().collect(),
+        }
     }
 }
 
@@ -45,20 +55,35 @@ mod tests {
 
     use super::*;
 
+    fn rejected(seqs: impl IntoIterator<Item = u64>) -> Vec<Rejected> {
+        seqs.into_iter().map(|seq| Rejected { seq, reason: Rejection::PreconditionFailed }).collect()
+    }
+
     #[test]
-    fn the_oldest_are_forgotten_and_it_says_from_where_on_it_is_complete() {
-        let rejected = |seq| Rejected { seq, reason: Rejection::PreconditionFailed };
+    fn a_report_has_what_is_new_and_the_newest_of_what_was_told_before() {
         let mut recent = RecentOutcomes::known_after(10);
         recent.extend(&[]);
-        recent.extend(&[rejected(12), rejected(14)]);
-        assert_eq!(
-            recent.build_outcomes(),
-            Outcomes { after: 10, rejected: vec![rejected(12), rejected(14)] }
-        );
-        let many: Vec<Rejected> = (0..255).map(|index| rejected(20 + index)).collect();
-        recent.extend(&many);
-        let outcomes = recent.build_outcomes();
+        assert_eq!(recent.build_outcomes(0), Outcomes { after: 10, rejected: vec![] });
+        recent.extend(&rejected([12, 14]));
+        for told in [0, 12, 99] {
+            assert_eq!(recent.build_outcomes(told), Outcomes { after: 10, rejected: rejected([12, 14]) });
+        }
+        recent.extend(&rejected(1_000..2_000));
+        for (told, after, first) in
+            [(0, 10, 12), (12, 12, 14), (1_499, 1_499, 1_500), (1_743, 1_743, 1_744), (9_999, 1_743, 1_744)]
+        {
+            let rejected = rejected([12, 14].into_iter().chain(1_000..2_000).filter(|seq| *seq >= first));
+            assert_eq!(recent.build_outcomes(told), Outcomes { after, rejected }, "{told}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_and_it_says_from_where_on_it_is_complete() {
+        let mut recent = RecentOutcomes::known_after(10);
+        recent.extend(&rejected([12, 14]));
+        recent.extend(&rejected(20..20 + MAX_KEPT as u64 - 1));
+        let outcomes = recent.build_outcomes(0);
         assert_eq!((outcomes.after, outcomes.rejected.len()), (12, MAX_KEPT));
-        assert_eq!((outcomes.rejected[0].seq, outcomes.rejected[255].seq), (14, 274));
+        assert_eq!(outcomes.rejected[0].seq, 14);
     }
 }

@@ -63,7 +63,7 @@ impl Reporter {
         let name = format!("node {} reports", self.node);
         let connection = Connection::connect(&self.broker.fetch()?, &name).await?;
         let channel = connection.open_channel().await?;
-        let mut told = None;
+        let mut told = Told::default();
         loop {
             self.send(&channel, &mut told).await?;
             backoff.reset();
@@ -73,19 +73,22 @@ impl Reporter {
         }
     }
 
-    async fn send(&mut self, channel: &Channel, told: &mut Option<Testimony>) -> Result<(), AmqpError> {
+    async fn send(&mut self, channel: &Channel, told: &mut Told) -> Result<(), AmqpError> {
         let (report, tip) = {
             let status = self.status.borrow_and_update();
-            (build_report(&self.cluster, self.node, &status), plan_tip(&status, told.as_ref()))
+            let report = build_report(&self.cluster, self.node, &status, told.position);
+            (report, plan_tip(&status, told.testimony.as_ref()))
         };
         if let Some((testimony, tip)) = tip
             && let Some(body) = self.find_body(tip).await
         {
             self.send_one(channel, TIP_KIND, &body).await?;
-            *told = Some(testimony);
+            told.testimony = Some(testimony);
         }
         // A struct of strings and numbers always encodes.
-        self.send_one(channel, REPORT_KIND, &serde_json::to_vec(&report).unwrap_or_default()).await
+        self.send_one(channel, REPORT_KIND, &serde_json::to_vec(&report).unwrap_or_default()).await?;
+        told.position = report.applied.last;
+        Ok(())
     }
 
     /// Nothing when the message waits no longer: the next report names another tip.
@@ -108,6 +111,14 @@ impl Reporter {
     }
 }
 
+/// What the heart was told on this connection.
+#[derive(Debug, Default)]
+struct Told {
+    testimony: Option<Testimony>,
+    /// The position of the last report.
+    position: u64,
+}
+
 /// A tip, named in the answer to a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Testimony {
@@ -123,7 +134,8 @@ fn plan_tip(status: &Status, told: Option<&Testimony>) -> Option<(Testimony, Tip
     (told != Some(&testimony)).then(|| (testimony, tip.clone()))
 }
 
-fn build_report(cluster: &str, node: NodeId, status: &Status) -> Report {
+/// `told` is the position of the report before.
+fn build_report(cluster: &str, node: NodeId, status: &Status, told: u64) -> Report {
     let knowledge = &status.knowledge;
     Report {
         cluster: cluster.to_owned(),
@@ -136,7 +148,7 @@ fn build_report(cluster: &str, node: NodeId, status: &Status) -> Report {
         session: knowledge.session,
         sealed: knowledge.sealed,
         missing: status.missing,
-        outcomes: Some(status.outcomes.build_outcomes()),
+        outcomes: Some(status.outcomes.build_outcomes(told)),
         digest: status.committed.digest,
         rows: status.committed.rows,
         lag_seconds: status.lag_seconds(unix_milliseconds()),
@@ -186,7 +198,7 @@ mod tests {
         let mut status = status(knowledge);
         status.missing = Some(1);
         status.outcomes.extend(&[Rejected { seq: 4, reason: Rejection::IdReused }]);
-        let report = build_report(CLUSTER, node(), &status);
+        let report = build_report(CLUSTER, node(), &status, 0);
         assert_eq!((report.epoch, report.applied.last, report.missing), (7, 0, Some(1)));
         assert_eq!(report.shown, Some(messages[0].position));
         assert_eq!(report.tip, Some(Claim { epoch: 7, position: messages[1].position }));
