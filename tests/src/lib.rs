@@ -18,3 +18,4 @@ pub mod proxy;
 pub mod records;
 pub mod report;
 pub mod standalone;
+pub mod unreliable_peer;

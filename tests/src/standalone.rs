@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use broadcast_protocol::names::{BrokerNames, NodeId};
 use reqwest::{Method, Url};
+use serde_json::Value;
 
-use crate::client::{Client, Digests, HeartStatus, wait_for};
+use crate::client::{Client, Digests, HeartStatus, Written, wait_for};
 use crate::load::Load;
 use crate::oracle::{Oracle, Rows, digest_of, read_log, read_rows};
 use crate::processes::{Folder, Process, free_port, program};
@@ -32,6 +33,12 @@ pub struct Cluster {
     pub oracle: Oracle,
     /// What is added to `heart.yaml` and `node.yaml`.
     pub settings: String,
+    /// What is added to `heart.yaml` alone.
+    pub heart_settings: String,
+    /// What is added to `node.yaml` alone.
+    pub node_settings: String,
+    /// Whom a node asks before its peers.
+    pub first_peers: Vec<String>,
     names: BrokerNames,
     amqp_url: Url,
     common: String,
@@ -84,6 +91,9 @@ impl Cluster {
         Self {
             oracle: Oracle::default(),
             settings: String::new(),
+            heart_settings: String::new(),
+            node_settings: String::new(),
+            first_peers: Vec::new(),
             names: BrokerNames::new(&*exchange, &*name),
             amqp_url: Url::parse(amqp_url).unwrap(),
             common: format!("exchange: {exchange}\nqueue_name: {name}\n"),
@@ -141,7 +151,7 @@ impl Cluster {
         let heart = &self.hearts[index];
         let nodes = self.folder.join(NODES_FILE);
         let own = if nodes.exists() { format!("nodes_file: {}\n", nodes.display()) } else { String::new() };
-        let config = self.config(heart, &own);
+        let config = self.config(heart, &(own + &self.heart_settings));
         self.hearts[index].process = Some(self.spawn("heart", heart, &config));
     }
 
@@ -150,10 +160,10 @@ impl Cluster {
         let node = &self.nodes[&id];
         let peers = self.nodes.iter().filter(|(peer, _)| **peer != id).map(|(_, peer)| peer);
         let peers = peers.chain(&self.hearts).map(|peer| format!("http://127.0.0.1:{}", peer.http));
-        let peers: Vec<String> = peers.collect();
+        let peers: Vec<String> = self.first_peers.iter().cloned().chain(peers).collect();
         let data_dir = self.folder.join(&node.name);
         let own = format!("node_id: {id}\ndata_dir: {}\npeers: [{}]\n", data_dir.display(), peers.join(", "));
-        let process = self.spawn("node", node, &self.config(node, &own));
+        let process = self.spawn("node", node, &self.config(node, &(own + &self.node_settings)));
         self.nodes.get_mut(&id).unwrap().process = Some(process);
     }
 
@@ -226,6 +236,14 @@ impl Cluster {
         self.folder.join(&self.nodes[&id].name).join("node.db")
     }
 
+    /// What a node counts: `broadcast_node_repairs_total`.
+    pub async fn node_metric(&self, id: u32, name: &str) -> u64 {
+        let answer = Client::new(self.nodes[&id].admin).request(Method::GET, "metrics").send().await;
+        let text = answer.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// Whether a node says that it is ready, as an orchestrator asks it: the error is why not.
     pub async fn node_readiness(&self, id: u32) -> Result<(), String> {
         self.nodes[&id].readiness().await
@@ -234,6 +252,14 @@ impl Cluster {
     /// The same of a heart.
     pub async fn heart_readiness(&self, index: usize) -> Result<(), String> {
         self.hearts[index].readiness().await
+    }
+
+    /// Stores a value through the active heart, which has to take it.
+    pub async fn put(&self, collection: &str, key: &str, value: &Value) -> Written {
+        let active = self.active_heart().await.unwrap();
+        let written = self.heart(active).put(collection, key, value, None).await.unwrap();
+        self.oracle.acknowledged(collection, key, Some(value), written.last, 1);
+        written
     }
 
     /// Starts writers that use all running hearts.
