@@ -1,8 +1,9 @@
 //! Faults by chance, the next one before the last one is overcome.
 //!
 //! What is promised at `ack=broker` survives any process at any time, and the loss of one queue or one disk at a time. So such a loss comes
-//! only when the last one is overcome; everything else comes at any time, during the recovery from a loss too. An exchange that is
-//! deleted takes all bindings with it, and is only survived while a heart lives: the hearts are left alone until that is overcome.
+//! only when the last one is overcome; everything else comes at any time, during the recovery from a loss too. A head queue that lost
+//! its binding, alone or with the whole exchange, goes stale, and is only survived while a heart lives: until the heart has bound it again, all
+//! are left alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +26,9 @@ const PAUSE: (usize, usize) = (50, 1_500);
 
 /// For how long a process stands still or has a bad network, in milliseconds: the longest is noticed by heartbeats.
 const AILING: (usize, usize) = (300, 14_000);
+
+/// How long a heart may take to bind its queue again.
+const BOUND_WITHIN: Duration = Duration::from_secs(6);
 
 /// How long a change at the broker by hand may take. It may stand still.
 const BY_HAND: Duration = Duration::from_secs(10);
@@ -147,6 +151,9 @@ impl Chaos {
             3..6 => {
                 let queue = self.cluster.names().head_queue();
                 self.change_queue(&queue, change, &format!("head queue {how}")).await;
+                if matches!(change, Change::Unbind) {
+                    self.wait_until_bound().await;
+                }
             }
             6 => self.delete_exchange().await,
             7 | 8 => {
@@ -277,7 +284,7 @@ impl Chaos {
         let deleted =
             by_hand.channel().exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
         self.count("exchange deleted", &format!("{deleted:?}"));
-        self.settle().await;
+        self.wait_until_bound().await;
     }
 
     async fn change_queue(&mut self, queue: &str, change: Change, what: &str) {
@@ -334,20 +341,23 @@ impl Chaos {
         .await;
     }
 
+    /// Nothing tells that a heart has bound what it binds again and again.
+    async fn wait_until_bound(&mut self) {
+        sleep(BOUND_WITHIN).await;
+        self.settle().await;
+    }
+
     fn ail(&mut self, who: Who, stands_still: bool) {
         let until = Instant::now() + self.dice.pause(AILING.0, AILING.1);
         self.ailing.push(Ailing { who, stands_still, until });
     }
 
     fn heal_all(&mut self) {
-        let far = Instant::now() + Duration::from_millis(AILING.1 as u64);
-        self.heal_those_due(far);
+        self.heal_those_due(Instant::now() + Duration::from_millis(AILING.1 as u64));
     }
 
     fn heal_those_due(&mut self, now: Instant) {
-        let (due, rest) = self.ailing.drain(..).partition(|ailing| ailing.until <= now);
-        self.ailing = rest;
-        let due: Vec<Ailing> = due;
+        let due: Vec<Ailing> = self.ailing.extract_if(.., |ailing| ailing.until <= now).collect();
         for Ailing { who, stands_still, .. } in due {
             match who {
                 _ if stands_still => self.signal(who, "CONT"),
