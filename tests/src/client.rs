@@ -72,7 +72,8 @@ pub struct Rejected {
 impl Written {
     /// Whether the condition of a single write held, where that was said.
     pub fn held(&self) -> Option<bool> {
-        (!self.rejected.is_empty()).then_some(false)
+        let is_told = self.status == 200 && self.ack != "broker" || !self.rejected.is_empty();
+        is_told.then_some(self.rejected.is_empty())
     }
 }
 
