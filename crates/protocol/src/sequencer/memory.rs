@@ -92,9 +92,9 @@ impl Memory {
         self.retained.confirm(epoch, position);
     }
 
-    /// The reign, if there was one, is over. Another heart may have begun a history without what was given up.
+    /// The reign, if there was one, is over. Another heart may begin a history without what was given up.
     pub fn end_reign(&mut self) {
-        if std::mem::take(&mut self.gives_up) {
+        if std::mem::take(&mut self.gives_up) || self.cut {
             self.retained.forget_all();
         }
     }

@@ -100,12 +100,13 @@ fn a_heart_that_does_not_reign_claims_nothing_that_was_given_up() {
 
 #[test]
 fn what_was_given_up_during_a_reign_is_not_claimed_after_it() {
-    for (accepted, taken_back, reigns_again, claims) in [
-        (Some(2), false, false, false),
-        (Some(3), false, false, true),
-        (Some(2), true, false, true),
-        (Some(2), false, true, true),
-        (None, false, false, true),
+    for (accepted, taken_back, reigns_again, cut, claims) in [
+        (Some(2), false, false, false, false),
+        (Some(3), false, false, false, true),
+        (Some(2), true, false, false, true),
+        (Some(2), false, true, false, true),
+        (Some(2), false, true, true, false),
+        (None, false, false, false, true),
     ] {
         let mut memory = Memory::new(false, 1 << 20);
         let messages = chain(1, 2);
@@ -118,8 +119,10 @@ fn what_was_given_up_during_a_reign_is_not_claimed_after_it() {
         if reigns_again {
             memory.begin_reign(Link::Write(messages[1].with_term(term(2))), Vec::new());
         }
+        memory.cut = cut;
         memory.end_reign();
-        assert_eq!(memory.claim().is_some(), claims, "{accepted:?} {taken_back} {reigns_again}");
-        assert_eq!(retained(&memory, 1) == Ok(vec![2]), claims, "{accepted:?} {taken_back} {reigns_again}");
+        let case = format!("{accepted:?} {taken_back} {reigns_again} {cut}");
+        assert_eq!(memory.claim().is_some(), claims, "{case}");
+        assert_eq!(retained(&memory, 1) == Ok(vec![2]), claims, "{case}");
     }
 }
