@@ -24,6 +24,10 @@ use crate::store::{Committed, InstallError, StoreError};
 /// A database that lasted for so long was rebuilt well.
 const SOUND_AFTER: Duration = Duration::from_mins(1);
 
+/// Between rebuilds that did not last, and between attempts: each may read and write everything.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// When to rebuild: at once, unless it was done just now.
 #[derive(Debug)]
 pub(crate) struct RebuildPace {
@@ -33,7 +37,7 @@ pub(crate) struct RebuildPace {
 
 impl Default for RebuildPace {
     fn default() -> Self {
-        Self { backoff: Backoff::between_sessions(), rebuilt: None }
+        Self { backoff: Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE), rebuilt: None }
     }
 }
 

@@ -18,9 +18,9 @@ impl Backoff {
         Self { shortest, longest, next: shortest }
     }
 
-    /// The delays between sessions with the broker: 0.1 s to 30 s.
+    /// The delays between attempts that cost little: 0.1 s to 5 s. What was away is back in use at the latest 5 s after it is there.
     pub fn between_sessions() -> Self {
-        Self::new(Duration::from_millis(100), Duration::from_secs(30))
+        Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 
     /// How long to wait before the next attempt.
