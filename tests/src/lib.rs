@@ -17,5 +17,6 @@ pub mod processes;
 pub mod proxy;
 pub mod records;
 pub mod report;
+pub mod small_disk;
 pub mod standalone;
 pub mod unreliable_peer;

@@ -37,6 +37,8 @@ pub struct Cluster {
     pub heart_settings: String,
     /// What is added to `node.yaml` alone.
     pub node_settings: String,
+    /// Whether nodes know of hearts and of other nodes.
+    pub has_peers: bool,
     /// Whom a node asks before its peers.
     pub first_peers: Vec<String>,
     names: BrokerNames,
@@ -93,6 +95,7 @@ impl Cluster {
             settings: String::new(),
             heart_settings: String::new(),
             node_settings: String::new(),
+            has_peers: true,
             first_peers: Vec::new(),
             names: BrokerNames::new(&*exchange, &*name),
             amqp_url: Url::parse(amqp_url).unwrap(),
@@ -159,7 +162,8 @@ impl Cluster {
     pub fn start_node(&mut self, id: u32) {
         let node = &self.nodes[&id];
         let peers = self.nodes.iter().filter(|(peer, _)| **peer != id).map(|(_, peer)| peer);
-        let peers = peers.chain(&self.hearts).map(|peer| format!("http://127.0.0.1:{}", peer.http));
+        let peers = peers.chain(&self.hearts).filter(|_| self.has_peers);
+        let peers = peers.map(|peer| format!("http://127.0.0.1:{}", peer.http));
         let peers: Vec<String> = self.first_peers.iter().cloned().chain(peers).collect();
         let data_dir = self.folder.join(&node.name);
         let own = format!("node_id: {id}\ndata_dir: {}\npeers: [{}]\n", data_dir.display(), peers.join(", "));

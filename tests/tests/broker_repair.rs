@@ -280,7 +280,7 @@ async fn a_log_that_is_broken_or_of_another_history_is_refused_and_another_peer_
     for (what, break_it) in [
         ("changed", (|log: &str| log.replace("Ada", "Eve")) as fn(&str) -> String),
         ("cut", |log| log[..log.len() * 2 / 3].to_owned()),
-        ("shuffled", |log| log.lines().rev().flat_map(|line| [line, "\n"]).collect()),
+        ("shuffled", |log| log.lines().rev().collect::<Vec<_>>().join("\n")),
         ("of another cluster", |log| log.replace("_fanout/", "_other/")),
     ] {
         let before = cluster.active().await.unwrap().position;
