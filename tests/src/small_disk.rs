@@ -27,12 +27,10 @@ impl SmallDisk {
         Self { path: path.to_owned(), guard }
     }
 
-    /// Fills it until no more than so many bytes are free.
-    pub fn fill(&self, free: usize) {
+    /// Fills it until nothing is free.
+    pub fn fill(&self) {
         let mut ballast = File::create(self.ballast()).unwrap();
         while ballast.write_all(&[0; 4096]).is_ok() {}
-        let length = ballast.metadata().unwrap().len();
-        ballast.set_len(length - u64::try_from(free).unwrap()).unwrap();
     }
 
     /// Frees what [`SmallDisk::fill`] took.

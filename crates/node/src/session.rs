@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use broadcast_protocol::envelope::WriteMessage;
 use broadcast_protocol::replica::{Halt, Replica, Standing};
+use broadcast_protocol::report::NodeState;
 use broadcast_service::amqp::{AmqpError, Connection, Consumer, Delivery, Receipt};
 use broadcast_service::backoff::Backoff;
 use futures_util::FutureExt;
@@ -95,6 +96,8 @@ pub(crate) struct Session<'a> {
     repair_delay: Duration,
     repair_backoff: Backoff,
     store_backoff: &'a mut Backoff,
+    /// Whether the database is trusted to take what comes: a trial after a failure says little.
+    store_works: bool,
     findings: &'a mut Findings,
 }
 
@@ -128,6 +131,7 @@ impl<'a> Session<'a> {
             repair_delay: Duration::ZERO,
             repair_backoff: Backoff::between_sessions(),
             store_backoff,
+            store_works: node.status.borrow().state != NodeState::Failing,
             findings,
         }
     }
@@ -142,6 +146,7 @@ impl<'a> Session<'a> {
                 Event::Stop => return End::Stopped,
                 Event::Found(divergence) => return End::Diverged(divergence),
                 Event::Drained => {
+                    self.store_works = true;
                     self.node.status.send_modify(|status| status.lag = Lag::Current);
                     Ok(())
                 }

@@ -22,6 +22,7 @@ impl Session<'_> {
         (messages, repaired): (u64, u64),
     ) {
         self.store_backoff.reset();
+        self.store_works = true;
         let metrics = &self.node.metrics;
         metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         metrics.messages_applied.inc_by(messages);
@@ -45,6 +46,7 @@ impl Session<'_> {
                 // A new session of a node that was ready: it stays so until it learns otherwise.
                 Standing::Bootstrapping if status.is_ready() => (NodeState::Ready, 0),
                 Standing::Bootstrapping => (NodeState::Bootstrapping, 0),
+                Standing::Current if !self.store_works => (NodeState::Failing, 0),
                 Standing::Current => (NodeState::Ready, 0),
                 Standing::Gap { after, shown } => (NodeState::Repairing, shown.saturating_sub(after)),
             };
@@ -108,6 +110,7 @@ fn build_reason(state: NodeState, applied: u64) -> Option<String> {
             Some("waits for the first message or mark, which say where the cluster is".to_owned())
         }
         NodeState::Repairing => Some(format!("missed {}; asking peers", applied + 1)),
+        NodeState::Failing => Some("the database failed; trying again what could not be written".to_owned()),
         _ => None,
     }
 }
