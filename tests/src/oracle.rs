@@ -53,8 +53,10 @@ struct Memory {
     /// Every acknowledged write, and between which numbers it was applied.
     acknowledged: Vec<(Content, RangeInclusive<u64>)>,
     unknown: Vec<Content>,
-    /// Collections whose rows others look after.
+    /// Collections that others look after.
     left_out: BTreeSet<String>,
+    /// Collections of which others look after the rows.
+    rows_left_out: BTreeSet<String>,
     highest: u64,
 }
 
@@ -103,9 +105,14 @@ impl Oracle {
         }
     }
 
-    /// What the rows of this collection have to be is checked by others.
+    /// What is in this collection, and what was written to it, is checked by others.
     pub fn leave_out(&self, collection: &str) {
         self.0.lock().unwrap().left_out.insert(collection.to_owned());
+    }
+
+    /// What the rows of this collection have to be is checked by others; every write to it is told here.
+    pub fn leave_rows_out(&self, collection: &str) {
+        self.0.lock().unwrap().rows_left_out.insert(collection.to_owned());
     }
 
     /// How many writes were acknowledged.
@@ -121,7 +128,7 @@ impl Oracle {
     /// Panics with a list of differences unless rows are exactly what was acknowledged.
     pub fn check(&self, whose: &str, rows: &Rows) {
         let memory = self.0.lock().unwrap();
-        let (keys, left_out) = (memory.keys.clone(), memory.left_out.clone());
+        let (keys, left_out) = (memory.keys.clone(), &memory.left_out | &memory.rows_left_out);
         drop(memory);
         let mut differences = Vec::new();
         for (key, history) in &keys {

@@ -45,7 +45,7 @@ async fn prepare(queue_type: &str, dice: Dice) -> Chaos {
     for node in NODES {
         cluster.start_node(node);
     }
-    cluster.oracle.leave_out(COLLECTION);
+    cluster.oracle.leave_rows_out(COLLECTION);
     cluster.wait_until_ready().await;
     Chaos::new(broker, cluster, dice, &NODES, GUEST)
 }

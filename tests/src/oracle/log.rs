@@ -57,7 +57,8 @@ impl Oracle {
         let memory = self.0.lock().unwrap();
         let mut differences = find_holes(log);
         let first = log.first().map_or(memory.highest + 1, |write| write.seq);
-        let effective = drop_repetitions(log);
+        let own = log.iter().filter(|write| !memory.left_out.contains(&write.content.0.0));
+        let effective = drop_repetitions(own);
         let (asked, acknowledged) = (memory.count_asked(), memory.count_acknowledged_from(first));
         let by_number: BTreeMap<u64, &Logged> = effective.iter().map(|write| (write.seq, *write)).collect();
         for (content, seqs) in memory.acknowledged.iter().filter(|(_, seqs)| *seqs.start() >= first) {
@@ -120,7 +121,7 @@ fn find_holes(log: &[Logged]) -> Vec<String> {
 }
 
 /// A write with an id that came before changes nothing.
-fn drop_repetitions(log: &[Logged]) -> Vec<&Logged> {
+fn drop_repetitions<'a>(log: impl Iterator<Item = &'a Logged>) -> Vec<&'a Logged> {
     let mut seen = BTreeSet::new();
-    log.iter().filter(|write| write.id.as_ref().is_none_or(|id| seen.insert(id))).collect()
+    log.filter(|write| write.id.as_ref().is_none_or(|id| seen.insert(id))).collect()
 }

@@ -91,7 +91,7 @@ fn a_history_has_every_acknowledged_write_once_and_nothing_else() {
 fn the_rows_of_a_shared_key_are_checked_by_others_but_its_writes_are_in_the_history() {
     let oracle = Oracle::default();
     assert!(differs(&oracle, &rows(&[("k", "1", 1)])));
-    oracle.leave_out("c");
+    oracle.leave_rows_out("c");
     oracle.check("node", &rows(&[("k", "1", 1)]));
     let one = (1, "k", Some(1), None);
     assert!(complaint(&oracle, &[one]).is_some(), "nobody asked for it");
@@ -100,4 +100,12 @@ fn the_rows_of_a_shared_key_are_checked_by_others_but_its_writes_are_in_the_hist
     oracle.wrote_shared("c", "k", Some(&json!(2)), Some(2..=3));
     assert!(complaint(&oracle, &[one]).is_some());
     assert_eq!(complaint(&oracle, &[one, (2, "k", Some(2), None)]), None);
+}
+
+#[test]
+fn a_collection_that_is_left_out_is_checked_by_others() {
+    let oracle = Oracle::default();
+    oracle.leave_out("c");
+    oracle.check("node", &rows(&[("k", "1", 1)]));
+    assert_eq!(complaint(&oracle, &[(1, "k", Some(1), None)]), None);
 }
