@@ -21,8 +21,11 @@ impl Session<'_> {
         started: Instant,
         (messages, repaired): (u64, u64),
     ) {
-        self.store_backoff.reset();
-        self.store_works = true;
+        // To keep messages for later is no proof that their rows can be written.
+        if messages > 0 {
+            self.store_backoff.reset();
+            self.store_works = true;
+        }
         let metrics = &self.node.metrics;
         metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         metrics.messages_applied.inc_by(messages);
