@@ -15,6 +15,7 @@
 //! Such a loss taints the history from a sequence number on, until a database has its end and nothing else is on its way
 //! to one. What happens to later writes in between is outside of the promise, too.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use broadcast_protocol::chain::{ChainHash, Position};
@@ -109,12 +110,21 @@ impl Oracle {
         self.keep(position);
     }
 
+    /// From now on a position must stay, and everything that leads to it.
     fn keep(&mut self, position: Position) {
-        let is_excused = self.excused.contains(&position.hash);
-        let must = self.must.entry(position.last).or_insert(Must { position, is_excused });
-        if must.position != position {
-            let text = format!("two contents of {}, both acknowledged or applied", position.last);
-            self.violate("1: acknowledged writes stay", text);
+        let mut next = Some(position);
+        while let Some(position) = next.filter(|position| position.last > 0) {
+            let is_excused = self.excused.contains(&position.hash);
+            let must = match self.must.entry(position.last) {
+                Entry::Vacant(free) => free.insert(Must { position, is_excused }),
+                Entry::Occupied(known) if known.get().position == position => return,
+                Entry::Occupied(known) => known.into_mut(),
+            };
+            if must.position != position {
+                let text = format!("two contents of {}, both acknowledged or applied", position.last);
+                return self.violate("1: acknowledged writes stay", text);
+            }
+            next = self.previous.get(&position.hash).copied();
         }
     }
 
@@ -170,6 +180,10 @@ impl Oracle {
     fn taint_with(&mut self, lost: Position) {
         let first = self.previous.get(&lost.hash).map_or(lost.last, |previous| previous.last + 1);
         self.taint(first);
+    }
+
+    pub(crate) fn leads_to(&self, position: Position, end: Position) -> bool {
+        self.ancestors(end).get(&position.last) == Some(&position.hash)
     }
 
     /// Whether nothing is in doubt, for now.

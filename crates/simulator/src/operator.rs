@@ -170,6 +170,10 @@ impl World {
                 self.judge_end(position);
                 false
             }
+            Err(_) if self.ctx.now > since + CONVERGED_WITHIN && self.is_dead_end() => {
+                self.ctx.count(Seen::DeadEnd);
+                false
+            }
             Err(why) if self.ctx.now > since + CONVERGED_WITHIN => {
                 let text = format!("not within {} s of simulated time: {why}", CONVERGED_WITHIN / 1_000);
                 self.ctx.oracle.violate("5: everything gets the same everywhere", text);
@@ -249,10 +253,18 @@ impl World {
         {
             return self.remove_node(dead);
         }
-        let lost = match stuck {
-            Stuck::Sealing(best) => best + 1,
-            Stuck::Missing(seq) => seq,
+        let all_are_up = self.members.iter().all(|node| {
+            self.pod_of(*node).is_some_and(|pod| self.pods[pod].is_up() && !self.is_stopped(Actor::Pod(pod)))
+        });
+        // Nobody gives up what comes by itself; in the middle of faults some are rash.
+        let (lost, is_needed) = match stuck {
+            Stuck::Sealing(best) => (best + 1, !all_are_up),
+            // What a node has and cannot prove goes with what would have proven it.
+            Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm()),
         };
+        if !is_needed && self.operator.quiet_since.is_some() {
+            return;
+        }
         if self.operator.accepted_loss != Some(lost) {
             self.ctx.count(Seen::LossAccepted);
             self.ctx.tell("human", || format!("accepts the loss of everything from {lost} on"));
@@ -288,6 +300,14 @@ impl World {
         }
         digests.dedup();
         if digests.len() == 1 { Ok(position) } else { Err("rows differ".to_owned()) }
+    }
+
+    /// After a loss outside of the promise every database may have what the history went on without: there is no healthy
+    /// peer.
+    fn is_dead_end(&self) -> bool {
+        let Some(end) = self.hearts.iter().find_map(Heart::reigns_at) else { return false };
+        !self.ctx.oracle.is_calm()
+            && self.disks.values().all(|disk| !self.ctx.oracle.leads_to(disk.applied().position, end))
     }
 
     fn judge_end(&mut self, position: Position) {

@@ -48,6 +48,7 @@ seen! {
     AllHeartsCrashed = "fault: all hearts killed at once",
     LossAccepted = "human: loss accepted",
     Tainted = "promise: writes lost that are outside of it",
+    DeadEnd = "promise: no database is left that the history continues",
     LockRefused = "broker: lock refused",
     LetterLost = "broker: report or tip lost",
     Returned = "broker: message returned",

@@ -99,7 +99,7 @@ impl World {
             let at = self.ctx.rng.within(0, 2_000);
             self.ctx.plan_at(at, Event::Client(client));
         }
-        self.ctx.plan_at(2_000, Event::Fault);
+        self.ctx.plan_at(1_500, Event::Fault);
         self.ctx.plan_at(500, Event::Operate);
     }
 
