@@ -10,6 +10,8 @@
 //!   lost. With it goes what follows it: it cannot be applied without.
 //! - What the head queue missed because it was taken away or unbound, when the heart that knew it is gone before
 //!   something newer got there: the next heart goes on from before it.
+//! - What a node has and cannot prove, when a fault kept the proof from it and another node has that: what waits is not
+//!   shared by peers. A human has to give it up.
 //! - What a human gave up.
 //!
 //! Such a loss taints the history from a sequence number on, until a database has its end and nothing else is on its way
@@ -180,6 +182,11 @@ impl Oracle {
     fn taint_with(&mut self, lost: Position) {
         let first = self.previous.get(&lost.hash).map_or(lost.last, |previous| previous.last + 1);
         self.taint(first);
+    }
+
+    /// Whether a fault took a copy of this write.
+    pub(crate) fn is_excused(&self, seq: u64) -> bool {
+        self.must.range(seq..).next().is_some_and(|(_, must)| must.is_excused)
     }
 
     pub(crate) fn leads_to(&self, position: Position, end: Position) -> bool {

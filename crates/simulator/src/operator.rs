@@ -259,8 +259,7 @@ impl World {
         // Nobody gives up what comes by itself; in the middle of faults some are rash.
         let (lost, is_needed) = match stuck {
             Stuck::Sealing(best) => (best + 1, !all_are_up),
-            // What a node has and cannot prove goes with what would have proven it.
-            Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm()),
+            Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm() || self.ctx.oracle.is_excused(seq)),
         };
         if !is_needed && self.operator.quiet_since.is_some() {
             return;
