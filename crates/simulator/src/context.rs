@@ -105,7 +105,7 @@ impl Default for Backoff {
 impl Backoff {
     pub(crate) fn next_delay(&mut self, rng: &mut Rng) -> Time {
         let delay = self.0;
-        self.0 = (delay * 2).min(30_000);
+        self.0 = (delay * 2).min(5_000);
         rng.within(delay / 2, delay)
     }
 
