@@ -28,6 +28,7 @@ async fn write_and_read_back(cluster: &Cluster) {
     let batch = heart.write(&writes).await.unwrap();
     assert_eq!((batch.first, batch.last), (written.last + 1, written.last + 3));
     oracle.acknowledged("users", "2", Some(&Value::Null), batch.first + 1, 1);
+    oracle.acknowledged("users", "1", Some(&json!(1)), batch.first, 1);
     oracle.acknowledged("users", "1", None, batch.last, 1);
 
     let line = |key: u32| json!({"op": "put", "collection": "lines", "key": key.to_string(), "value": [key]});
@@ -116,6 +117,7 @@ async fn a_request_id_applies_once() {
     let cluster = Cluster::start(&broker.url(), 2).await;
     let heart = cluster.heart(0);
     let first = heart.put("users", "k", &json!("first"), Some("id-1")).await.unwrap();
+    cluster.oracle.acknowledged("users", "k", Some(&json!("first")), first.last, 1);
     let second = heart.put("users", "k", &json!("second"), Some("id-2")).await.unwrap();
     heart.put("users", "k", &json!("first"), Some("id-1")).await.unwrap();
     let batch = [json!({"op": "delete", "collection": "users", "key": "k", "id": "id-1"})];
