@@ -151,8 +151,11 @@ impl<T: Copy> TakeOver<T> {
             self.phase = Phase::Reading { since, again: now + LOOK_AGAIN_AFTER };
             return;
         }
-        self.testimony.meet_epoch(self.sealing);
         let known = memory.retained.confirmed();
+        // What this heart knows is not always in the head queue, nor with any node: its log may give it to them yet.
+        let met =
+            [known.map(|own| own.epoch), memory.contradiction.map(|seen| seen.epoch), Some(self.sealing)];
+        met.into_iter().flatten().for_each(|epoch| self.testimony.meet_epoch(epoch));
         match self.latest.take() {
             Some(link) if self.is_the_end(&link, memory) => {
                 let link = refreshed(link, at).with_term(self.testimony.next_term());

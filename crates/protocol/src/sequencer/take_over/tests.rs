@@ -183,6 +183,18 @@ fn a_head_that_somebody_knows_more_than_is_not_the_end() {
 }
 
 #[test]
+fn no_epoch_is_used_that_this_heart_knows_to_be_over() {
+    let messages = chain(4, 1);
+    let mut confirmed = new_memory(false);
+    confirmed.retained.push(messages[0].clone());
+    let contradiction = Some(StaleHead { node: None, last: 1, epoch: 4 });
+    for memory in [confirmed, Memory { contradiction, ..new_memory(false) }] {
+        let mut heart = Heart::new(Vec::new(), memory);
+        assert_eq!(heart.publishes(), ("seal", 5, 1), "the nodes and the head queue know of none");
+    }
+}
+
+#[test]
 fn a_sealing_that_did_not_end_is_begun_again() {
     let messages = chain(3, 2);
     let seal = |epoch| Message::Seal(Seal { cluster: CLUSTER.to_owned(), epoch, nonce: 1, number: 1, at: 0 });
