@@ -256,12 +256,14 @@ impl World {
         let all_are_up = self.members.iter().all(|node| {
             self.pod_of(*node).is_some_and(|pod| self.pods[pod].is_up() && !self.is_stopped(Actor::Pod(pod)))
         });
-        // Nobody gives up what comes by itself; in the middle of faults some are rash.
+        // Nobody gives up what comes by itself; in the middle of faults some are rash. Nobody ever gives up what a database
+        // has: a node that comes back with it would not find out.
+        let furthest = self.disks.values().map(|disk| disk.applied().position.last).max().unwrap_or(0);
         let (lost, is_needed) = match stuck {
             Stuck::Sealing(best) => (best + 1, !all_are_up),
             Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm() || self.ctx.oracle.is_excused(seq)),
         };
-        if !is_needed && self.operator.quiet_since.is_some() {
+        if lost <= furthest || !is_needed && self.operator.quiet_since.is_some() {
             return;
         }
         if self.operator.accepted_loss != Some(lost) {
@@ -305,8 +307,8 @@ impl World {
     /// peer.
     fn is_dead_end(&self) -> bool {
         let Some(end) = self.hearts.iter().find_map(Heart::reigns_at) else { return false };
-        !self.ctx.oracle.is_calm()
-            && self.disks.values().all(|disk| !self.ctx.oracle.leads_to(disk.applied().position, end))
+        let is_of_use = |position: Position| position.last > 0 && self.ctx.oracle.leads_to(position, end);
+        !self.ctx.oracle.is_calm() && !self.disks.values().any(|disk| is_of_use(disk.applied().position))
     }
 
     fn judge_end(&mut self, position: Position) {

@@ -83,7 +83,6 @@ seen! {
     Rebuilt = "node: rebuilt its database",
     DroppedStale = "node: dropped, stale",
     DroppedDuplicate = "node: dropped, duplicate",
-    DroppedSuperseded = "node: dropped, superseded",
     DroppedMark = "node: took a mark",
     DroppedSeal = "node: took a seal",
     Rejected = "node: rejected",

@@ -34,8 +34,8 @@ impl Batch {
                 Step::Ack(tag, why) => {
                     ctx.count(match why {
                         Dropped::Stale => Seen::DroppedStale,
-                        Dropped::Duplicate => Seen::DroppedDuplicate,
-                        Dropped::Superseded => Seen::DroppedSuperseded,
+                        // Superseded is what waits in memory only because the waiting room is full: never here.
+                        Dropped::Duplicate | Dropped::Superseded => Seen::DroppedDuplicate,
                         Dropped::Mark => Seen::DroppedMark,
                         Dropped::Seal => Seen::DroppedSeal,
                     });
