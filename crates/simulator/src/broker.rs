@@ -140,6 +140,7 @@ struct Publish {
     conn: Conn,
     number: u64,
     missing: usize,
+    carried: Option<Carried>,
 }
 
 #[derive(Debug, Default)]
@@ -262,10 +263,7 @@ impl Broker {
         let got = queue.ready.pop_front().map(|entry| {
             let tag = next_tag(&mut self.open, conn);
             let body = entry.payload.body.clone();
-            // Acknowledged as it is delivered, what was taken is gone when the heart is.
-            if !ctx.is_mutated(Mutation::HeadTakenAtOnce) {
-                queue.unsettled.insert((conn, tag), entry);
-            }
+            queue.unsettled.insert((conn, tag), entry);
             (tag, body)
         });
         ctx.reply(conn, Reply::Got(got));

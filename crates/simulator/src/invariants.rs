@@ -59,6 +59,8 @@ pub(crate) struct Oracle {
     /// From here on the history is outside of the promise.
     tainted_from: Option<u64>,
     head_is_damaged: bool,
+    /// The furthest position that the broker has confirmed, whether its heart knows or not.
+    newest: u64,
     have_holders_changed: bool,
     /// Where the databases are.
     pub(crate) disks: Vec<Position>,
@@ -141,6 +143,14 @@ impl Oracle {
             }
             self.taint_with(lost);
         }
+        if self.head_is_damaged {
+            // Also what was confirmed to a heart that does not know it yet.
+            let is_left_out = |(hash, previous): &(&ChainHash, &Position)| {
+                previous.last >= from.last && !before.values().any(|other| other == *hash)
+            };
+            let left_out: Vec<_> = self.previous.iter().filter(is_left_out).map(|(hash, _)| *hash).collect();
+            self.given_up.extend(left_out);
+        }
     }
 
     /// What was lost is settled once a database has the history's end, and nothing else than the history is in a database
@@ -159,7 +169,7 @@ impl Oracle {
             let kept: HashSet<ChainHash> = before.into_values().collect();
             let behind = self.previous.iter().filter(is_behind).map(|(hash, _)| *hash);
             self.given_up.extend(behind.filter(|hash| !kept.contains(hash)));
-            self.tainted_from = None;
+            (self.tainted_from, self.newest) = (None, end.last);
         }
     }
 
@@ -226,9 +236,15 @@ impl Oracle {
         self.head_is_damaged = true;
     }
 
+    /// The broker confirmed a message.
+    pub(crate) fn confirmed(&mut self, carried: Carried) {
+        self.newest = self.newest.max(carried.position.last);
+    }
+
     /// The head queue got a message of the history.
     pub(crate) fn head_took(&mut self, carried: Carried) {
-        if self.must.last_key_value().is_none_or(|(last, _)| carried.position.last >= *last) {
+        let newest = self.must.last_key_value().map_or(self.newest, |(last, _)| self.newest.max(*last));
+        if carried.position.last >= newest {
             self.head_is_damaged = false;
         }
     }

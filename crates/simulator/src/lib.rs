@@ -30,3 +30,6 @@ pub use invariants::Violation;
 pub use mutations::Mutation;
 pub use report::Tally;
 pub use world::{Outcome, simulate};
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         let violation = simulate(seed, arguments.mutation, true).violation;
         violation.inspect(|violation| tell(seed, violation)).is_none()
     } else if arguments.mutations {
-        Mutation::ALL.into_iter().all(|mutation| find(mutation, arguments.seeds))
+        Mutation::ALL.into_iter().filter(|mutation| !find(*mutation, arguments.seeds)).count() == 0
     } else {
         simulate_all(&arguments)
     };
@@ -72,7 +72,9 @@ fn simulate_all(arguments: &Arguments) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
     let rate = tally.seeds() as f64 / started.elapsed().as_secs_f64();
     println!("{rate:.0} seeds a second");
-    failures.iter().for_each(|(seed, violation)| tell(*seed, violation));
+    for (seed, violation) in &failures {
+        tell(*seed, violation);
+    }
     let missing = tally.missing();
     let is_complete = missing.is_empty() || tally.seeds() < COMPLETE_FROM;
     if !is_complete {

@@ -6,8 +6,6 @@
 pub enum Mutation {
     /// The head queue holds one message: one that a dead heart's connection brings late displaces the newest.
     HeadQueueOfOne,
-    /// What the head queue gives is acknowledged at once: a heart that dies while it takes over takes the end with it.
-    HeadTakenAtOnce,
     /// The next heart does not publish the history's end again.
     HeadNotPublishedAgain,
     /// The next message is published, and clients are answered, before the broker has confirmed the last one.
@@ -34,9 +32,8 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::HeadQueueOfOne,
-        Self::HeadTakenAtOnce,
         Self::HeadNotPublishedAgain,
         Self::ConfirmNotAwaited,
         Self::LockIgnored,

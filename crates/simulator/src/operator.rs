@@ -8,6 +8,7 @@ use broadcast_protocol::names::NodeId;
 
 use crate::agenda::{Actor, Event, Time};
 use crate::broker::QueueId;
+use crate::client::Client;
 use crate::database::Database;
 use crate::heart::Heart;
 use crate::report::Seen;
@@ -276,8 +277,8 @@ impl World {
 
     /// Whether everything is the same everywhere, or what is not.
     fn look_around(&self) -> Result<Position, String> {
-        if let Some(client) = self.clients.iter().find(|client| !client.is_idle()) {
-            return Err(format!("a client waits: {client:?}"));
+        if !self.clients.iter().all(Client::is_idle) {
+            return Err("a client waits".to_owned());
         }
         let reigning: Vec<_> = (0..self.hearts.len())
             .filter(|heart| !self.is_stopped(Actor::Heart(*heart)))

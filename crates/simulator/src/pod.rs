@@ -5,7 +5,7 @@ use std::fmt;
 
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::digest::Digest;
-use broadcast_protocol::envelope::WriteMessage;
+use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::{Halt, Replica, Standing};
 use broadcast_protocol::report::{Claim, NodeState, Sealed};
@@ -63,6 +63,8 @@ enum State {
 struct Session {
     conn: Conn,
     replica: Replica<u64>,
+    /// The newest reign met, for those who break rules.
+    newest: Term,
     /// Its random number.
     number: u64,
     next_tag: u64,
@@ -111,7 +113,7 @@ pub(crate) struct Pod {
     reporter: Reporter,
     lost_backoff: Backoff,
     store_backoff: Backoff,
-    /// Its wall clock does not matter to anybody; that it is a second pod of its node does.
+    /// Whether its node has another pod, which is there to stay.
     pub(crate) is_second: bool,
 }
 
@@ -252,6 +254,7 @@ impl Pod {
         self.state = State::Running(Box::new(Session {
             conn,
             replica,
+            newest: Term { epoch: 0, reign: 0 },
             number: ctx.rng.nonce(),
             next_tag: 0,
             unsettled: BTreeMap::new(),

@@ -50,6 +50,12 @@ enum Command {
         /// Repeats the faults of a run that printed this number
         #[arg(long)]
         chaos_seed: Option<u64>,
+        /// How many clusters the suite `sim` simulates
+        #[arg(long, default_value_t = 100_000)]
+        seeds: u64,
+        /// The suite `sim` simulates this one alone and prints everything that happens in it
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Write the files that are generated from the resource's types
     Codegen {
@@ -89,9 +95,10 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
             );
             Ok(())
         }
-        Command::Test { suites, rabbitmq, chaos_minutes, chaos_seed } => {
+        Command::Test { suites, rabbitmq, chaos_minutes, chaos_seed, seeds, seed } => {
             let rabbitmq = rabbitmq.map_or_else(|| RabbitMq::value_variants().to_vec(), |one| vec![one]);
-            tests::run(context, &suites, &Choices { rabbitmq, chaos_minutes, chaos_seed })
+            let choices = Choices { rabbitmq, chaos_minutes, chaos_seed, seeds, seed };
+            tests::run(context, &suites, &choices)
         }
         Command::Tools => Tools::build(context).map(drop),
         Command::Images => {

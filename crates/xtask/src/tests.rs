@@ -21,6 +21,8 @@ use crate::tools::Tools;
 pub(crate) enum Suite {
     /// Form, lints, generated files, unit tests, the chart's form: needs nothing
     Unit,
+    /// The protocol in simulated clusters: needs nothing
+    Sim,
     /// The programs against a real RabbitMQ on this machine
     Broker,
     /// Everything on a real Kubernetes
@@ -35,6 +37,10 @@ pub(crate) struct Choices {
     pub(crate) chaos_minutes: u32,
     /// The number that decides their order; without it another one each time.
     pub(crate) chaos_seed: Option<u64>,
+    /// How many clusters are simulated.
+    pub(crate) seeds: u64,
+    /// The only one to simulate.
+    pub(crate) seed: Option<u64>,
 }
 
 /// Runs the suites in order and stops at the first that fails.
@@ -44,6 +50,7 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
         let started = Instant::now();
         let (name, outcome) = match suite {
             Suite::Unit => ("unit", test_units(context)),
+            Suite::Sim => ("sim", simulate(context, choices)),
             Suite::Broker => ("broker", test_with_brokers(context, choices)),
             Suite::E2e => ("e2e", test_end_to_end(context)),
         };
@@ -57,6 +64,16 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
 fn cargo(context: &Context, arguments: &str) -> Result<()> {
     println!("cargo {arguments}");
     run_in_the_open(context.cargo().args(arguments.split(' ')))
+}
+
+/// Simulated clusters, and then whether a protocol with broken rules is told from the right one.
+fn simulate(context: &Context, choices: &Choices) -> Result<()> {
+    let simulator = "run --quiet --profile simulation --package broadcast-simulator --";
+    if let Some(seed) = choices.seed {
+        return cargo(context, &format!("{simulator} --seed {seed}"));
+    }
+    cargo(context, &format!("{simulator} --seeds {}", choices.seeds))?;
+    cargo(context, &format!("{simulator} --mutations"))
 }
 
 fn test_units(context: &Context) -> Result<()> {

@@ -32,7 +32,8 @@ impl Broker {
         }
         self.number += 1;
         let publish = self.number;
-        self.publishes.insert(publish, Publish { conn, number, missing: targets.len() });
+        self.publishes
+            .insert(publish, Publish { conn, number, missing: targets.len(), carried: payload.carried });
         for queue in targets {
             let delay = ctx.rng.within(0, ctx.settings.routing);
             self.route(ctx, Route { conn, queue, payload: payload.clone(), publish, at: ctx.now + delay });
@@ -75,6 +76,7 @@ impl Broker {
         let Some(publish) = self.publishes.get_mut(&number) else { return };
         publish.missing -= 1;
         if publish.missing == 0 {
+            publish.carried.into_iter().for_each(|carried| ctx.oracle.confirmed(carried));
             if self.open.contains_key(&publish.conn) {
                 ctx.reply(publish.conn, Reply::Confirmed(publish.number));
             }
