@@ -11,6 +11,7 @@ use broadcast_protocol::config::NodeConfig;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::Replica;
 use broadcast_protocol::report::NodeState;
+use broadcast_protocol::topology::QueueType;
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Consumer};
 use broadcast_service::amqp_url::AmqpUrlSource;
 use broadcast_service::backoff::Backoff;
@@ -31,6 +32,12 @@ use crate::writer::Writer;
 /// How many deliveries the broker may have given without an acknowledgement: 16 messages of at most 9 MiB are 144 MiB.
 const PREFETCH: u16 = 16;
 
+/// A queue that did not answer so often in a row, 5 s each, is made anew.
+const REPLACE_AFTER: u32 = 3;
+
+/// What the broker answers only when the queue does.
+const REACHES_QUEUE: [&str; 2] = ["basic.consume", "queue.delete"];
+
 /// Keeps the database up to date with the queue.
 #[derive(Debug)]
 pub(crate) struct QueueConsumer {
@@ -49,12 +56,14 @@ struct Delays {
     lost: Backoff,
     failed: Backoff,
     rebuild: RebuildPace,
+    /// How often in a row the queue did not answer to its consumer.
+    unanswered: u32,
 }
 
 impl Default for Delays {
     fn default() -> Self {
         let (lost, failed) = (Backoff::between_sessions(), Backoff::between_sessions());
-        Self { lost, failed, rebuild: RebuildPace::default() }
+        Self { lost, failed, rebuild: RebuildPace::default(), unanswered: 0 }
     }
 }
 
@@ -111,7 +120,8 @@ impl QueueConsumer {
             Ok(loaded) => loaded,
             Err(error) => return End::StoreFailed(error),
         };
-        let Some(connected) = shutdown.run_until_cancelled(self.connect()).await else {
+        let connecting = self.connect(&mut delays.unanswered);
+        let Some(connected) = shutdown.run_until_cancelled(connecting).await else {
             return End::Stopped;
         };
         let (connection, channel, consumer) = match connected {
@@ -134,8 +144,20 @@ impl QueueConsumer {
         end
     }
 
-    async fn connect(&self) -> Result<(Connection, Channel, Consumer), AmqpError> {
+    async fn connect(&self, unanswered: &mut u32) -> Result<(Connection, Channel, Consumer), AmqpError> {
+        let connected = self.try_connect(*unanswered).await;
+        *unanswered = match &connected {
+            Err(AmqpError::Timeout { operation, .. }) if REACHES_QUEUE.contains(operation) => *unanswered + 1,
+            _ => 0,
+        };
+        connected
+    }
+
+    async fn try_connect(&self, unanswered: u32) -> Result<(Connection, Channel, Consumer), AmqpError> {
         let connection = Connection::connect(&self.broker.fetch()?, &format!("node {}", self.node)).await?;
+        if unanswered >= REPLACE_AFTER && self.config.queue_type == QueueType::Quorum {
+            self.remove_queue(&connection).await?;
+        }
         self.declare(&connection).await?;
         self.status.send_modify(|status| status.attached = true);
         let channel = connection.open_channel().await?;
@@ -151,6 +173,15 @@ impl QueueConsumer {
         connection.declare_exchange(&topology.dead_exchange()).await?;
         connection.declare_queue(&topology.dead_queue()).await?;
         connection.declare_queue(&topology.node_queue(self.node)).await
+    }
+
+    /// A quorum queue that lost its leader for good gives nothing and takes nothing, and no confirm comes while it is bound.
+    /// What it holds is out of reach; peers and hearts have it too.
+    async fn remove_queue(&self, connection: &Connection) -> Result<(), AmqpError> {
+        let queue = self.config.topology().node_queue(self.node);
+        tracing::error!(queue = queue.name, "the queue does not answer; making it anew");
+        connection.unbind_queue(&queue.name, &queue.bound_to).await?;
+        connection.delete_queue(&queue.name).await
     }
 
     /// Waits until the database can be written to, or has been rebuilt. False when the shutdown came first.
