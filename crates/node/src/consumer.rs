@@ -32,11 +32,8 @@ use crate::writer::Writer;
 /// How many deliveries the broker may have given without an acknowledgement: 16 messages of at most 9 MiB are 144 MiB.
 const PREFETCH: u16 = 16;
 
-/// A queue that did not answer so often in a row, 5 s each, is made anew.
+/// A queue that did not answer so often in a row is made anew.
 const REPLACE_AFTER: u32 = 3;
-
-/// What the broker answers only when the queue does.
-const REACHES_QUEUE: [&str; 2] = ["basic.consume", "queue.delete"];
 
 /// Keeps the database up to date with the queue.
 #[derive(Debug)]
@@ -145,25 +142,23 @@ impl QueueConsumer {
     }
 
     async fn connect(&self, unanswered: &mut u32) -> Result<(Connection, Channel, Consumer), AmqpError> {
-        let connected = self.try_connect(*unanswered).await;
-        *unanswered = match &connected {
-            Err(AmqpError::Timeout { operation, .. }) if REACHES_QUEUE.contains(operation) => *unanswered + 1,
-            _ => 0,
-        };
-        connected
-    }
-
-    async fn try_connect(&self, unanswered: u32) -> Result<(Connection, Channel, Consumer), AmqpError> {
-        let connection = Connection::connect(&self.broker.fetch()?, &format!("node {}", self.node)).await?;
-        if unanswered >= REPLACE_AFTER && self.config.queue_type == QueueType::Quorum {
+        let connecting = Connection::connect(&self.broker.fetch()?, &format!("node {}", self.node)).await;
+        // A broker that was away has begun anew.
+        let connection = connecting.inspect_err(|_| *unanswered = 0)?;
+        if *unanswered >= REPLACE_AFTER && self.config.queue_type == QueueType::Quorum {
             self.remove_queue(&connection).await?;
         }
         self.declare(&connection).await?;
         self.status.send_modify(|status| status.attached = true);
         let channel = connection.open_channel().await?;
         let queue = self.config.topology().names().node_queue(self.node);
-        let consumer = channel.consume(&queue, PREFETCH).await?;
-        Ok((connection, channel, consumer))
+        let consumer = channel.consume(&queue, PREFETCH).await;
+        *unanswered = match &consumer {
+            // 4.0 says nothing, 3.10 ends the connection.
+            Err(AmqpError::Timeout { .. } | AmqpError::ConnectionClosed(_)) => *unanswered + 1,
+            _ => 0,
+        };
+        Ok((connection, channel, consumer?))
     }
 
     /// Declares what this node needs on the broker. What is there already stays as it is.
