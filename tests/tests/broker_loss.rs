@@ -2,7 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use broadcast_tests::broker::{Broker, ByHand};
 use broadcast_tests::client::{ReportedNode, wait_for};
@@ -11,6 +11,7 @@ use broadcast_tests::standalone::{Cluster, RECOVERY};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::{Barrier, Mutex};
+use tokio::time::sleep;
 
 const NODES: [u32; 3] = [1, 2, 3];
 
@@ -410,4 +411,27 @@ async fn while_an_alarm_blocks_all_publishers_nothing_is_acknowledged_and_nothin
             cluster.converge().await;
         }
     }
+}
+
+/// RabbitMQ 4.0 may never choose a leader for such a queue, and then confirms no message that is routed to it.
+#[tokio::test]
+async fn a_broker_that_is_killed_right_after_queues_were_made_anew_is_in_use_again() {
+    let mut broker = Broker::start().await;
+    let cluster = start(&broker.url(), "quorum").await;
+    let load = cluster.start_load(2);
+    load.progress(50).await;
+    let by_hand = broker.by_hand().await;
+    for id in [2, 3] {
+        by_hand.delete_queue(&cluster.queue(id)).await;
+    }
+    // As long as it takes nodes to make them anew: what happens at this moment cannot be waited for.
+    sleep(Duration::from_millis(200)).await;
+    broker.kill();
+    broker.restart().await;
+    let started = Instant::now();
+    load.progress(50).await;
+    println!("broker killed after queues were made: written again after {:.1?}", started.elapsed());
+    load.finish().await;
+    cluster.converge().await;
+    println!("broker killed after queues were made: whole after {:.1?}", started.elapsed());
 }
