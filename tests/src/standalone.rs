@@ -299,6 +299,27 @@ impl Cluster {
         Err(format!("no heart is active: {seen:?}"))
     }
 
+    /// Waits until a heart that does not know where the history ends says so, and whom it waits for; gives what it says.
+    pub async fn wait_for_seal(&self, whom: &str) -> String {
+        wait_for("a heart to wait for a node", RECOVERY, async || {
+            let mut seen = Vec::new();
+            for index in self.running_hearts() {
+                let status =
+                    self.heart(index).heart_status().await.map_err(|refused| format!("{refused:?}"))?;
+                match status.reason {
+                    Some(reason) if status.role == "head_lost" && reason.contains(whom) => {
+                        let readiness = self.heart_readiness(index).await.unwrap_err();
+                        assert!(readiness.contains(whom), "{readiness}");
+                        return Ok(reason);
+                    }
+                    _ => seen.push(status),
+                }
+            }
+            Err(format!("{seen:?}"))
+        })
+        .await
+    }
+
     /// Waits until a heart is active and has heard of every running node that it is ready and has applied everything.
     pub async fn wait_until_ready(&self) -> HeartStatus {
         let running: Vec<u32> = self.running_nodes().collect();

@@ -1,0 +1,117 @@
+//! What nobody has any more is named, waited for, and given up when a human says so.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::time::Instant;
+
+use broadcast_tests::broker::{Broker, ByHand};
+use broadcast_tests::client::{ReportedNode, wait_for};
+use broadcast_tests::standalone::{Cluster, RECOVERY};
+use serde_json::json;
+
+const NODES: [u32; 3] = [1, 2, 3];
+
+/// Two hearts and three listed nodes, all ready.
+async fn start(amqp_url: &str) -> Cluster {
+    let mut cluster = Cluster::prepare(amqp_url, 3);
+    cluster.list_nodes(&NODES, None);
+    cluster.start_all(2).await;
+    cluster
+}
+
+/// Writes until all nodes have applied it; gives the position.
+async fn settle(cluster: &Cluster) -> u64 {
+    let load = cluster.start_load(2);
+    load.progress(50).await;
+    load.finish().await;
+    cluster.converge().await;
+    cluster.active().await.unwrap().position
+}
+
+/// Takes all messages out of the nodes' queues, and all hearts' memories away.
+async fn lose_the_way(cluster: &mut Cluster, by_hand: &ByHand) {
+    for id in NODES {
+        by_hand.purge(&cluster.queue(id)).await;
+    }
+    for heart in [0, 1] {
+        cluster.take_heart(heart).kill();
+        cluster.start_heart(heart);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_nobody_has_is_named_and_given_up_when_a_human_says_so() {
+    let broker = Broker::shared().await;
+    let mut cluster = start(&broker.url()).await;
+    let kept = settle(&cluster).await;
+    for id in NODES {
+        cluster.take_node(id).kill();
+    }
+    // More than the head queue holds: the end is known, the way to it is not.
+    let active = cluster.active_heart().await.unwrap();
+    for number in 0..40 {
+        cluster.heart(active).put("lost", &number.to_string(), &json!(1), None).await.unwrap();
+    }
+    lose_the_way(&mut cluster, &broker.by_hand().await).await;
+    for id in NODES {
+        cluster.start_node(id);
+    }
+    wait_for("all nodes to miss it", RECOVERY, async || {
+        let status = cluster.active().await?;
+        let misses = |node: &ReportedNode| node.missing == Some(kept + 1) && node.state == "repairing";
+        let all_miss = status.nodes.len() == 3 && status.nodes.iter().all(misses);
+        if all_miss { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!(cluster.active().await.unwrap().position, kept + 40, "nothing is given up unasked");
+    let started = Instant::now();
+    cluster.list_nodes(&NODES, Some(kept + 1));
+    let ready = cluster.wait_until_ready().await;
+    println!("loss accepted: ready after {:.1?}", started.elapsed());
+    assert_eq!(ready.position, kept);
+    settle(&cluster).await;
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_with_writes_that_were_given_up_is_rebuilt() {
+    let broker = Broker::shared().await;
+    let by_hand = broker.by_hand().await;
+    let mut cluster = start(&broker.url()).await;
+    let kept = settle(&cluster).await;
+    for id in [1, 2] {
+        cluster.take_node(id).kill();
+    }
+    let active = cluster.active_heart().await.unwrap();
+    for number in 0..20 {
+        let written =
+            cluster.heart(active).put_with_ack(&format!("lost-{number}"), &json!(1), "one", "10s").await;
+        assert_eq!(written.unwrap().status, 200);
+    }
+    cluster.take_node(3).kill();
+    lose_the_way(&mut cluster, &by_hand).await;
+    by_hand.purge(&cluster.names().head_queue()).await;
+    for id in [1, 2] {
+        cluster.start_node(id);
+    }
+    cluster
+        .wait_for_seal(&format!("waits for node 3 to say what it has. The highest known position is {kept}"))
+        .await;
+    cluster.list_nodes(&NODES, Some(kept + 1));
+    cluster.wait_until_ready().await;
+    // One message from before to after the end of what node 3 has.
+    let put =
+        |number: u32| json!({"op": "put", "collection": "new", "key": number.to_string(), "value": number});
+    // The other one may not know yet who is active.
+    let active = cluster.active_heart().await.unwrap();
+    let written = cluster.heart(active).write(&(0..60).map(put).collect::<Vec<_>>()).await.unwrap();
+    assert!(written.first <= kept + 20 && kept + 20 < written.last, "{written:?}");
+    for (seq, number) in (written.first..).zip(0..60) {
+        cluster.oracle.acknowledged("new", &number.to_string(), Some(&json!(number)), seq, 1);
+    }
+    let started = Instant::now();
+    cluster.start_node(3);
+    cluster.converge().await;
+    println!("a node of a history that was given up: rebuilt after {:.1?}", started.elapsed());
+    let status = cluster.active().await.unwrap();
+    assert_eq!(status.nodes.iter().map(|node| node.rebuilds).collect::<Vec<_>>(), [0, 0, 1], "{status:?}");
+}
