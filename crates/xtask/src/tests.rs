@@ -90,17 +90,21 @@ fn test_units(context: &Context) -> Result<()> {
 fn test_with_brokers(context: &Context, choices: &Choices) -> Result<()> {
     cargo(context, "build --package broadcast-heart --package broadcast-node")?;
     let report = context.target.join("broker-tests.txt");
-    write_whole(&report, b"")?;
-    for version in &choices.rabbitmq {
+    let mut verdicts = Vec::new();
+    let mut test = |version: RabbitMq| {
         let started = Instant::now();
-        let outcome = test_with_broker(context, *version, choices, &report);
+        write_whole(&report, b"")?;
+        let outcome = test_with_broker(context, version, choices, &report);
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
-        println!("with RabbitMQ {}: {verdict} after {}", version.name(), words(started.elapsed()));
-        outcome?;
-    }
+        let measured = fs::read_to_string(&report).at("read", &report)?;
+        let took = words(started.elapsed());
+        verdicts.push(format!("{measured}with RabbitMQ {}: {verdict} after {took}", version.name()));
+        outcome
+    };
+    let outcome = choices.rabbitmq.iter().try_for_each(|version| test(*version));
     // What was measured, once more below all that the tests printed.
-    print!("{}", fs::read_to_string(&report).at("read", &report)?);
-    Ok(())
+    println!("{}", verdicts.join("\n"));
+    outcome
 }
 
 fn test_with_broker(context: &Context, version: RabbitMq, choices: &Choices, report: &Path) -> Result<()> {
