@@ -74,7 +74,7 @@ pub(crate) fn build_rabbitmq(context: &Context) -> Result<Image> {
         &short_hash([recipe_text.as_slice(), version]),
         |step, folder| {
             let mut tar = Command::new("tar");
-            tar.args(["--create", "--numeric-owner", "--exclude=./dev/*", "--file"]);
+            tar.args(["--create", "--numeric-owner", "--exclude=./dev/*", "--exclude=./tmp/*", "--file"]);
             step.run(tar.arg(folder.join("system.tar")).arg("--directory").arg(&root).arg("."))
         },
     )
