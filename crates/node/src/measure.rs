@@ -88,7 +88,7 @@ impl Joiner {
                 installed.unwrap_or(Err(InstallError::Store(StoreError::Stopping)))
             }
         };
-        Ok(peers.install_snapshot(Position::genesis(CLUSTER), install).await?.rows)
+        Ok(peers.install_snapshot(Position::genesis(CLUSTER), Vec::new(), install).await?.rows)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::QueueConsumer;
 use crate::divergence::Divergence;
 use crate::outcomes::RecentOutcomes;
-use crate::repair::{PeerSnapshot, RebuildError};
+use crate::repair::{PeerError, PeerSnapshot, RebuildError};
 use crate::status::Lag;
 use crate::store::{Committed, InstallError, StoreError};
 
@@ -52,9 +52,14 @@ impl RebuildPace {
 }
 
 impl QueueConsumer {
-    /// Replaces the database with the first peer's snapshot that is further on than a position.
-    pub(crate) async fn install_snapshot(&self, after: Position) -> Result<Committed, RebuildError> {
-        self.peers.install_snapshot(after, |snapshot| self.install(snapshot)).await
+    /// Replaces the database with the first peer's snapshot that is further on than a position; but for some, which are not
+    /// asked.
+    pub(crate) async fn install_snapshot(
+        &self,
+        after: Position,
+        but_for: Vec<(String, PeerError)>,
+    ) -> Result<Committed, RebuildError> {
+        self.peers.install_snapshot(after, but_for, |snapshot| self.install(snapshot)).await
     }
 
     /// Puts the database aside and installs a peer's in its place. False when the shutdown came first.
@@ -112,7 +117,7 @@ impl QueueConsumer {
             }
             self.install(snapshot).await
         };
-        self.peers.install_snapshot(before, install).await
+        self.peers.install_snapshot(before, Vec::new(), install).await
     }
 
     async fn install(&self, snapshot: PeerSnapshot) -> Result<Committed, InstallError> {

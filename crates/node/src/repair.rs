@@ -92,9 +92,10 @@ impl NoHelp {
         self.tried.iter().any(|(_, error)| *error == PeerError::Gone)
     }
 
-    /// Whether somebody's messages come from elsewhere than where this node is.
-    pub(crate) fn tells_of_other_history(&self) -> bool {
-        self.tried.iter().any(|(_, error)| matches!(error, PeerError::BrokenLink(_)))
+    /// Those whose messages come from elsewhere than where this node is.
+    pub(crate) fn of_other_history(&self) -> Vec<(String, PeerError)> {
+        let is_other = |(_, error): &&(String, PeerError)| matches!(error, PeerError::BrokenLink(_));
+        self.tried.iter().filter(is_other).cloned().collect()
     }
 
     /// Whether a peer that has got further may have a snapshot another time. A heart, which keeps the end of the way too,

@@ -153,9 +153,6 @@ impl<'a> Session<'a> {
                 Event::Silence => self.declare_again(shutdown).await,
                 Event::Delivery(delivery) => self.handle_deliveries(delivery).await,
                 Event::Fetched(Ok(messages)) => self.handle_repair(messages).await,
-                Event::Fetched(Err(no_help)) if no_help.is_out_of_reach() => {
-                    self.take_snapshot(&no_help, shutdown).await
-                }
                 Event::Fetched(Err(no_help)) => self.handle_no_help(&no_help, shutdown).await,
             };
             if let Err(end) = handled {
@@ -233,11 +230,14 @@ impl<'a> Session<'a> {
     /// Nobody's messages continue what is applied. When that is because it is not part of the history, waiting does not help.
     async fn handle_no_help(&mut self, no_help: &NoHelp, shutdown: &CancellationToken) -> Result<(), End> {
         let own = self.replica.position();
-        if let Some(shown) = self.replica.shown().filter(|_| no_help.tells_of_other_history()) {
+        if let Some(shown) = self.replica.shown().filter(|_| !no_help.of_other_history().is_empty()) {
             let proof = self.node.peers.prove_bypass(own, shown);
             if shutdown.run_until_cancelled(proof).await.ok_or(End::Stopped)? {
                 return Err(End::Diverged(Divergence::Bypassed { own, shown }));
             }
+        }
+        if no_help.is_out_of_reach() {
+            return self.take_snapshot(no_help, shutdown).await;
         }
         self.wait_for_help(no_help, Some(no_help.missing));
         Ok(())
@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
 
     /// No peer's log reaches back far enough: `logs` is what they said.
     async fn take_snapshot(&mut self, logs: &NoHelp, shutdown: &CancellationToken) -> Result<(), End> {
-        let installed = self.node.install_snapshot(self.replica.position());
+        let installed = self.node.install_snapshot(self.replica.position(), logs.of_other_history());
         let Some(installed) = shutdown.run_until_cancelled(installed).await else { return Err(End::Stopped) };
         match installed {
             Ok(committed) => {

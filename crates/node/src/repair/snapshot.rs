@@ -49,18 +49,18 @@ pub(crate) struct PeerSnapshot {
 }
 
 impl Peers {
-    /// Installs the first peer's snapshot that is further on than a position, and whole. `install` hands the source of
+    /// Installs the first peer's snapshot that is further on than a position, and whole. Those in `tried` are not asked. `install` hands the source of
     /// what it is given to [`crate::store::Store::install`], on a blocking thread.
     pub(crate) async fn install_snapshot<F, I>(
         &self,
         position: Position,
+        mut tried: Vec<(String, PeerError)>,
         install: I,
     ) -> Result<Committed, RebuildError>
     where
         I: Fn(PeerSnapshot) -> F + Send,
         F: Future<Output = Result<Committed, InstallError>> + Send,
     {
-        let mut tried = Vec::new();
         loop {
             let snapshot = self.fetch_snapshot(position, &mut tried).await?;
             let peer = snapshot.peer.clone();

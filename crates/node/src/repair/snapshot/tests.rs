@@ -61,6 +61,14 @@ fn snapshot(cluster: &str, rows: u64) -> Vec<u8> {
 }
 
 async fn install(peers: &Peers, joiner: &Arc<Mutex<Store>>) -> Result<Committed, RebuildError> {
+    install_but_for(peers, joiner, Vec::new()).await
+}
+
+async fn install_but_for(
+    peers: &Peers,
+    joiner: &Arc<Mutex<Store>>,
+    but_for: Vec<(String, PeerError)>,
+) -> Result<Committed, RebuildError> {
     let position = joiner.lock().unwrap().committed().unwrap().applied.position;
     let install = |snapshot: PeerSnapshot| {
         let joiner = Arc::clone(joiner);
@@ -70,7 +78,7 @@ async fn install(peers: &Peers, joiner: &Arc<Mutex<Store>>) -> Result<Committed,
             tokio::task::spawn_blocking(install).await.unwrap()
         }
     };
-    peers.install_snapshot(position, install).await
+    peers.install_snapshot(position, but_for, install).await
 }
 
 #[tokio::test]
@@ -115,4 +123,18 @@ async fn a_database_that_fails_is_not_the_peers_fault() {
     let _other = Store::open(directory.path(), CLUSTER, 0).unwrap();
     let error = install(&peers(&[&helpful, &helpful]), &Arc::new(Mutex::new(joiner))).await.unwrap_err();
     assert!(matches!(error, RebuildError::Store(StoreError::TakenOver { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_tells_of_another_history_is_not_asked_for_its_rows() {
+    let other = peer(200, snapshot(CLUSTER, 10), Then::End).await;
+    let told = PeerError::BrokenLink(Position::genesis(CLUSTER));
+    let logs = NoHelp {
+        missing: 1,
+        tried: vec![(other.clone(), told), ("http://gone".to_owned(), PeerError::Gone)],
+    };
+    let joiner = Arc::new(Mutex::new(store(CLUSTER, 0).1));
+    let refused = install_but_for(&peers(&[&other]), &joiner, logs.of_other_history()).await.unwrap_err();
+    assert!(refused.to_string().contains("has another history"), "{refused}");
+    assert_eq!(install(&peers(&[&other]), &joiner).await.unwrap().applied.position.last, 10);
 }
