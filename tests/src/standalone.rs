@@ -10,7 +10,7 @@ use broadcast_protocol::names::{BrokerNames, NodeId};
 use reqwest::{Method, Url};
 use serde_json::Value;
 
-use crate::client::{Client, Digests, HeartStatus, Written, wait_for};
+use crate::client::{Client, Digests, HeartStatus, Refused, Written, wait_for};
 use crate::load::Load;
 use crate::oracle::{Oracle, Rows, digest_of, read_log, read_rows};
 use crate::processes::{Folder, Process, free_port, program};
@@ -356,7 +356,7 @@ impl Cluster {
             self.oracle.check_log(&format!("node {id}"), &read_log(&self.database(id)));
             let node = self.node(id).node_status().await.unwrap();
             assert_eq!((node.applied, node.rows), (status.position, rows.len() as u64), "node {id}");
-            let digests: Digests = self.node(id).get("v1/digest?recompute=true").await.unwrap();
+            let digests = self.recompute_digest(id).await;
             let expected = digest_of(&rows);
             assert_eq!((&digests.digest, &digests.recomputed.digest), (&expected, &expected), "node {id}");
             match &first {
@@ -369,6 +369,15 @@ impl Cluster {
         }
         let (_, rows, _) = first.expect("a node runs");
         (status.position, rows)
+    }
+
+    /// Asks again while the node reads all its rows for itself.
+    async fn recompute_digest(&self, id: u32) -> Digests {
+        wait_for("the digest", RECOVERY, async || {
+            let digests = self.node(id).get("v1/digest?recompute=true").await;
+            digests.map_err(|refused: Refused| format!("{refused:?}"))
+        })
+        .await
     }
 
     /// Which nodes run.
