@@ -10,12 +10,13 @@
 //!   lost. With it goes what follows it: it cannot be applied without.
 //! - What the head queue missed because it was taken away or unbound, when the heart that knew it is gone before
 //!   something newer got there: the next heart goes on from before it.
+//! - What only a stopped heart remembers, when the head queue is lost and a reign begins without it.
 //! - What a node has and cannot prove, when a fault kept the proof from it and another node has that: what waits is not
 //!   shared by peers. A human has to give it up.
 //! - What a human gave up.
 //!
-//! Such a loss taints the history from a sequence number on, until a database has its end and nothing else is on its way
-//! to one. What happens to later writes in between is outside of the promise, too.
+//! Such a loss taints the history from a sequence number on, until a database has its end, nothing else is on its way to
+//! one, and no heart claims anything else. What happens to later writes in between is outside of the promise, too.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -150,6 +151,9 @@ impl Oracle {
             };
             let left_out: Vec<_> = self.previous.iter().filter(is_left_out).map(|(hash, _)| *hash).collect();
             self.given_up.extend(left_out);
+            if self.newest > from.last {
+                self.taint(from.last + 1);
+            }
         }
     }
 

@@ -154,9 +154,14 @@ impl World {
         self.tell_hearts();
         self.restart_what_ended();
         self.watch();
-        if let Some(end) = self.hearts.iter().find_map(Heart::reigns_at) {
+        // What a stopped heart will claim when it goes on, nobody knows.
+        let is_any_stopped = (0..self.hearts.len()).any(|heart| self.is_stopped(Actor::Heart(heart)));
+        let end = self.hearts.iter().find_map(Heart::reigns_at).filter(|_| !is_any_stopped);
+        if let Some(end) = end {
             let carried = self.broker.payloads().filter_map(|payload| payload.carried);
-            self.ctx.oracle.settle(end, carried.map(|carried| carried.position));
+            let claimed = self.hearts.iter().filter_map(|heart| heart.memory.claim());
+            let claimed = claimed.map(|claim| claim.position);
+            self.ctx.oracle.settle(end, carried.map(|carried| carried.position).chain(claimed));
         }
         self.ctx.plan_in(LOOK_EVERY, Event::Operate);
         let Some(since) = self.operator.quiet_since else { return true };
@@ -254,14 +259,19 @@ impl World {
         {
             return self.remove_node(dead);
         }
-        let all_are_up = self.members.iter().all(|node| {
-            self.pod_of(*node).is_some_and(|pod| self.pods[pod].is_up() && !self.is_stopped(Actor::Pod(pod)))
-        });
+        let is_well = |pod: usize| {
+            let pod_is_up = self.pods[pod].is_up() && !self.is_stopped(Actor::Pod(pod));
+            pod_is_up && self.pods[pod].status.divergence.is_none()
+        };
+        let all_are_well = self.members.iter().all(|node| self.pod_of(*node).is_some_and(is_well));
         // Nobody gives up what comes by itself; in the middle of faults some are rash. Nobody ever gives up what a database
         // has: a node that comes back with it would not find out.
-        let furthest = self.disks.values().map(|disk| disk.applied().position.last).max().unwrap_or(0);
+        let is_trusted =
+            |node: &u32| self.pod_of(*node).is_none_or(|pod| self.pods[pod].status.divergence.is_none());
+        let trusted = self.disks.iter().filter(|(node, _)| is_trusted(node));
+        let furthest = trusted.map(|(_, disk)| disk.applied().position.last).max().unwrap_or(0);
         let (lost, is_needed) = match stuck {
-            Stuck::Sealing(best) => (best + 1, !all_are_up),
+            Stuck::Sealing(best) => (best + 1, !all_are_well),
             Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm() || self.ctx.oracle.is_excused(seq)),
         };
         if lost <= furthest || !is_needed && self.operator.quiet_since.is_some() {
@@ -304,12 +314,16 @@ impl World {
         if digests.len() == 1 { Ok(position) } else { Err("rows differ".to_owned()) }
     }
 
-    /// After a loss outside of the promise every database may have what the history went on without: there is no healthy
-    /// peer.
+    /// After a loss outside of the promise a database may have what the history went on without, and never find out: no
+    /// message ends where it is, or no peer is healthy. A node may also wait for what a reign had shown that the next one,
+    /// of the same epoch, went on without.
     fn is_dead_end(&self) -> bool {
         let Some(end) = self.hearts.iter().find_map(Heart::reigns_at) else { return false };
-        let is_of_use = |position: Position| position.last > 0 && self.ctx.oracle.leads_to(position, end);
-        !self.ctx.oracle.is_calm() && !self.disks.values().any(|disk| is_of_use(disk.applied().position))
+        let mut applied = self.disks.values().map(|disk| disk.applied().position);
+        let is_forked = !self.ctx.oracle.is_calm() && applied.any(|at| !self.ctx.oracle.leads_to(at, end));
+        let are_all_there = self.disks.values().all(|disk| disk.applied().position == end);
+        let waits_for_peer = self.pods.iter().any(|pod| pod.is_up() && pod.status.divergence.is_some());
+        is_forked || self.ctx.oracle.taints > 0 && (are_all_there || waits_for_peer)
     }
 
     fn judge_end(&mut self, position: Position) {

@@ -48,7 +48,7 @@ seen! {
     AllHeartsCrashed = "fault: all hearts killed at once",
     LossAccepted = "human: loss accepted",
     Tainted = "promise: writes lost that are outside of it",
-    DeadEnd = "promise: no database is left that the history continues",
+    DeadEnd = "promise: node left behind by a loss that is outside of it",
     LockRefused = "broker: lock refused",
     LetterLost = "broker: report or tip lost",
     Returned = "broker: message returned",
