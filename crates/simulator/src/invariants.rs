@@ -60,6 +60,7 @@ pub(crate) struct Oracle {
     /// From here on the history is outside of the promise.
     tainted_from: Option<u64>,
     head_is_damaged: bool,
+    left_out: Option<Position>,
     /// The furthest position that the broker has confirmed, whether its heart knows or not.
     newest: u64,
     have_holders_changed: bool,
@@ -134,13 +135,18 @@ impl Oracle {
     }
 
     /// A heart begins to reign from a position: everything that must stay has to be before it.
-    pub(crate) fn reign_begins(&mut self, who: &str, from: Position) {
+    /// One that has asked the nodes has to have what they knew, whatever became of the head queue.
+    pub(crate) fn reign_begins(&mut self, who: &str, from: Position, has_asked: bool) {
         let before = self.ancestors(from);
         let is_before = |position: &Position| before.get(&position.last) == Some(&position.hash);
         if let Some(lost) = self.must.values().map(|must| must.position).find(|must| !is_before(must)) {
             if !self.head_is_damaged {
                 let text = format!("{who} goes on from {}, without {}", from.last, lost.last);
                 return self.violate("1, 3: every reign has what was acknowledged or applied", text);
+            }
+            if has_asked {
+                self.left_out = Some(lost);
+                return;
             }
             self.taint_with(lost);
         }
@@ -154,6 +160,21 @@ impl Oracle {
             if self.newest > from.last {
                 self.taint(from.last + 1);
             }
+        }
+    }
+
+    /// What a reign that had asked the nodes began without.
+    pub(crate) fn take_left_out(&mut self) -> Option<Position> {
+        self.left_out.take()
+    }
+
+    /// Whether it was known to anybody who was asked.
+    pub(crate) fn judge_left_out(&mut self, lost: Position, was_known: bool) {
+        if was_known {
+            let text = format!("a reign began without {}, which a node or a heart had", lost.last);
+            self.violate("1, 3: every reign has what was acknowledged or applied", text);
+        } else {
+            self.taint_with(lost);
         }
     }
 

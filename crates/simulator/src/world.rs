@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use broadcast_protocol::chain::Position;
 use broadcast_protocol::envelope::{Mark, Message};
 use broadcast_protocol::names::NodeId;
 
@@ -140,6 +141,10 @@ impl World {
         self.pass_on_answers();
         if let Some(actor) = actor {
             self.maybe_kill(actor);
+        }
+        if let Some(lost) = self.ctx.oracle.take_left_out() {
+            let was_known = self.was_known(lost);
+            self.ctx.oracle.judge_left_out(lost, was_known);
         }
         if self.ctx.oracle.take_holders_changed() {
             self.look_who_holds_what();
@@ -345,6 +350,15 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether a node has applied or just got it, or a heart that is awake remembers it.
+    fn was_known(&self, position: Position) -> bool {
+        let is_awake = |heart: usize| !self.is_stopped(Actor::Heart(heart));
+        let remembers = |heart: usize| is_awake(heart) && self.hearts[heart].remembers(position);
+        self.disks.values().any(|disk| self.ctx.oracle.leads_to(position, disk.applied().position))
+            || (0..self.hearts.len()).any(remembers)
+            || self.broker.is_out(position)
     }
 
     /// What must stay is somewhere: in a database, a queue or a heart's memory.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use broadcast_protocol::chain::Position;
+
 use super::{Broker, Payload, QueueId, Route};
 use crate::agenda::{Event, Time};
 use crate::context::Context;
@@ -171,6 +173,15 @@ impl Broker {
         for carried in payloads.filter_map(|payload| payload.carried) {
             ctx.oracle.excuse(carried.position);
         }
+    }
+
+    /// Whether a node was given it and has not settled it.
+    pub(crate) fn is_out(&self, position: Position) -> bool {
+        let of_nodes = self.queues.iter().filter(|(id, _)| **id != QueueId::Head);
+        let mut out = of_nodes.flat_map(|(_, queue)| queue.unsettled.values());
+        out.any(|entry| {
+            entry.payload.carried.is_some_and(|carried| carried.has_writes && carried.position == position)
+        })
     }
 
     /// Everything that is in a queue or on its way into one.

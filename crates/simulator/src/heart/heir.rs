@@ -96,7 +96,11 @@ impl Heart {
                 Need::Reign { reign, link, before, .. } => {
                     // One that woke up too late can do nothing any more.
                     if ctx.is_open(conn) {
-                        ctx.oracle.reign_begins(&format!("heart {}", self.index), reign.position());
+                        ctx.oracle.reign_begins(
+                            &format!("heart {}", self.index),
+                            reign.position(),
+                            heir.has_sealed,
+                        );
                     }
                     ctx.tell(format!("heart {}", self.index), || {
                         format!("reigns from {} of epoch {}", reign.position().last, reign.epoch())
