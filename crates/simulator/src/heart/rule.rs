@@ -23,7 +23,7 @@ use crate::network::Conn;
 const MARK_EVERY: Time = 1_000;
 
 /// How often the exchange and the head queue are declared again.
-const DECLARE_EVERY: Time = 5_000;
+const DECLARE_EVERY: Time = 1_000;
 
 /// The most requests of one message.
 const BATCH: usize = 4;
