@@ -307,9 +307,14 @@ impl Rule<'_> {
 async fn keep_declared(connection: &Connection, topology: &Topology) -> Result<Infallible, AmqpError> {
     loop {
         sleep(DECLARE_EVERY).await;
-        connection.declare_exchange(&topology.exchange()).await?;
-        connection.declare_queue(&topology.head_queue()).await?;
+        declare(connection, topology).await?;
     }
+}
+
+/// Declares what a heart publishes through, and where the next one finds the history's end.
+pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
+    connection.declare_exchange(&topology.exchange()).await?;
+    connection.declare_queue(&topology.head_queue()).await
 }
 
 /// The future, or one that never ends when there is none.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::census::Census;
 use crate::memory::SharedMemory;
 use crate::metrics::{Metrics, Reason};
-use crate::reign::{Court, Doubt};
+use crate::reign::{Court, Doubt, declare};
 use crate::role::{Progress, Role, Submission};
 use crate::take_over::{Heir, TakeOverError};
 
@@ -131,9 +131,7 @@ impl Sessions {
     async fn connect(&self) -> Result<Connection, AmqpError> {
         let url = self.url_source.fetch()?;
         let connection = Connection::connect(&url, &format!("heart of {}", self.config.cluster)).await?;
-        let topology = self.config.topology();
-        connection.declare_exchange(&topology.exchange()).await?;
-        connection.declare_queue(&topology.head_queue()).await?;
+        declare(&connection, &self.config.topology()).await?;
         Ok(connection)
     }
 
@@ -148,6 +146,8 @@ impl Sessions {
             return Ok(());
         };
         locked?;
+        // It may have stood by for long. What it publishes to begin with has to get into the head queue.
+        declare(connection, &topology).await?;
         let (sender, submissions) = mpsc::channel(MAX_WAITING_REQUESTS);
         self.census.send_modify(Census::forget_reports);
         self.metrics.nodes_disagreeing.set(0);

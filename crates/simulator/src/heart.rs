@@ -28,6 +28,9 @@ const ASK_EVERY: Time = 500;
 /// How long the broker has to confirm a message.
 const CONFIRM_DEADLINE: Time = 10_000;
 
+/// What every heart declares.
+const DECLARED: [Declared; 2] = [Declared::Exchange, Declared::Queue(QueueId::Head)];
+
 /// How long a node counts as attached after a report.
 const ATTACHED_FOR: Time = 30_000;
 
@@ -162,7 +165,7 @@ impl Heart {
     fn open(&mut self, ctx: &mut Context) {
         self.generation += 1;
         let conn = ctx.connect(Actor::Heart(self.index));
-        ctx.send(conn, Request::Open(vec![Declared::Exchange, Declared::Queue(QueueId::Head)]));
+        ctx.send(conn, Request::Open(DECLARED.to_vec()));
         self.session = Session::Opening(conn);
     }
 
@@ -243,6 +246,7 @@ impl Heart {
             }
             (Session::Locking(_), Reply::Locked(true)) => {
                 self.census.clear();
+                ctx.send(conn, Request::Declare(DECLARED.to_vec()));
                 ctx.send(conn, Request::ReadInbox);
                 self.session = Session::Heir(Box::new(Heir::new(ctx, conn)));
                 self.take_over(ctx);

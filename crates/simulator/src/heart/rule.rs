@@ -11,9 +11,9 @@ use broadcast_protocol::sequencer::{InFlight, Reign, StaleHead};
 use broadcast_protocol::write::WriteBatch;
 
 use super::heir::brief;
-use super::{CONFIRM_DEADLINE, Doubt, Heart, Session};
+use super::{CONFIRM_DEADLINE, DECLARED, Doubt, Heart, Session};
 use crate::agenda::Time;
-use crate::broker::{Declared, Letter, Payload, QueueId, Reply, Request};
+use crate::broker::{Letter, Payload, Reply, Request};
 use crate::client::{Answer, Submission};
 use crate::context::Context;
 use crate::mutations::Mutation;
@@ -99,8 +99,7 @@ impl Heart {
         let Session::Reigning(rule) = &mut self.session else { return };
         if rule.next_declare <= ctx.now {
             rule.next_declare = ctx.now + DECLARE_EVERY;
-            let declared = vec![Declared::Exchange, Declared::Queue(QueueId::Head)];
-            ctx.send(rule.conn, Request::Declare(declared));
+            ctx.send(rule.conn, Request::Declare(DECLARED.to_vec()));
             self.wake_in(ctx, DECLARE_EVERY);
         }
         let Session::Reigning(rule) = &mut self.session else { return };
