@@ -295,16 +295,15 @@ impl<T: Copy + Ord> Replica<T> {
         self.shown.values().max().copied()
     }
 
-    /// The hash that the newest reign has for this node's position, when that is another.
+    /// The hash that the newest reign has for this node's position, when that is another. A message's own end is no proof: a
+    /// heart that took over a stale head and has not heard of this node yet may have published it, and will not go on.
     fn find_contradiction(&self, link: &Link) -> Option<ChainHash> {
-        let named = match link {
-            Link::Write(message) => [message.previous, message.position],
-            Link::Mark(mark) => [mark.position; 2],
+        let confirmed = match link {
+            Link::Write(message) => message.previous,
+            Link::Mark(mark) => mark.position,
         };
-        let contradicts =
-            |other: &Position| other.last == self.position.last && other.hash != self.position.hash;
-        let other = named.into_iter().find(contradicts)?;
-        (link.term().epoch >= self.epoch).then_some(other.hash)
+        let contradicts = confirmed.last == self.position.last && confirmed.hash != self.position.hash;
+        (contradicts && link.term().epoch >= self.epoch).then_some(confirmed.hash)
     }
 }
 

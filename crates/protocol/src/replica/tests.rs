@@ -201,13 +201,28 @@ fn a_message_far_ahead_that_was_never_part_of_the_history_is_dropped_by_the_next
 fn another_hash_at_the_same_position_is_a_divergence() {
     let one = after(Position::genesis(CLUSTER), 1, "one");
     let other = after(Position::genesis(CLUSTER), 1, "other");
-    for body in [other.body().clone(), mark(1, other.position)] {
+    let next = after(other.position, 1, "next");
+    for body in [next.body().clone(), mark(1, other.position)] {
         let steps = replica_at(one.position, 1).receive(1, &body);
         let [Step::Halt(Halt::Diverged { own, other: found })] = &steps[..] else {
             panic!("{steps:?}");
         };
         assert_eq!((*own, *found), (one.position, other.position.hash));
     }
+}
+
+#[test]
+fn what_a_heart_with_a_stale_head_has_published_and_not_confirmed_contradicts_nobody() {
+    let chain = chain(1, 2);
+    let forked = after(chain[0].position, 2, "forked");
+    let mut replica = replica_at(chain[1].position, 1);
+    assert_steps(&replica.receive(1, forked.body()), &["ack 1 Duplicate"]);
+    // The heart has heard where this node is, and the next reign goes on from there.
+    assert_steps(&replica.receive(2, &mark(3, chain[1].position)), &["ack 2 Mark"]);
+    assert_eq!(replica.standing(), Standing::Current);
+    // Had it been confirmed instead, its own reign would say so.
+    let steps = replica_at(chain[1].position, 2).receive(1, &mark(2, forked.position));
+    assert!(matches!(steps[..], [Step::Halt(Halt::Diverged { .. })]), "{steps:?}");
 }
 
 #[test]
