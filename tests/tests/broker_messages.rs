@@ -15,8 +15,7 @@ fn first_message(cluster: &str) -> String {
     let mut batch = WriteBatch::default();
     let write = r#"{"op":"put","collection":"forged","key":"k","value":"forged"}"#;
     batch.push(&Write::parse(write, "write").unwrap());
-    let message =
-        WriteMessage::new(cluster, Term { epoch: 1, reign: 1 }, Position::genesis(cluster), 0, batch);
+    let message = WriteMessage::new(cluster, Term::new(1, 1), Position::genesis(cluster), 0, batch);
     String::from_utf8(message.body().to_vec()).unwrap()
 }
 

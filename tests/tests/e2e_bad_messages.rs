@@ -74,7 +74,7 @@ fn build_garbage(cluster: &str) -> Vec<Vec<u8>> {
     let mut batch = WriteBatch::default();
     batch.push(&write);
     let of = |cluster: &str| {
-        WriteMessage::new(cluster, Term { epoch: 1, reign: 1 }, Position::genesis(cluster), 0, batch.clone())
+        WriteMessage::new(cluster, Term::new(1, 1), Position::genesis(cluster), 0, batch.clone())
     };
     let genuine = String::from_utf8(of(cluster).body().to_vec()).unwrap();
     let broken = genuine.replace("evil", "worse");

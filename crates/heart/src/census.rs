@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use broadcast_protocol::names::NodeId;
-use broadcast_protocol::report::Report;
+use broadcast_protocol::report::{NodeState, Report};
 use serde::Deserialize;
 
 mod agreement;
@@ -91,6 +91,15 @@ impl Census {
         self.outcomes = KnownOutcomes::default();
     }
 
+    /// Forgets some reports, and what became of writes according to them.
+    pub fn forget_reports_if(&mut self, is_wrong: impl Fn(&Report) -> bool) {
+        let count = self.reports.len();
+        self.reports.retain(|_, seen| !is_wrong(&seen.report));
+        if self.reports.len() < count {
+            self.outcomes = KnownOutcomes::default();
+        }
+    }
+
     /// Takes a report; says whether other nodes than before disagree with most.
     pub fn record(&mut self, mut report: Report, at: Instant) -> bool {
         let position = report.applied;
@@ -112,11 +121,12 @@ impl Census {
         self.nodes().filter(|seen| seen.is_attached(now)).count()
     }
 
-    /// Whether a write has reached a level.
+    /// Whether a write has reached a level. Who has other rows than the history gives has not applied it.
     pub fn has_reached(&self, level: AckLevel, seq: u64, now: Instant) -> bool {
         let nodes = self.members.as_ref().map_or_else(|| self.attached(now), BTreeSet::len);
-        let applied = self.nodes().filter(|seen| seen.report.applied.last >= seq).count();
-        applied >= level.needed(nodes)
+        let has_applied = |report: &Report| report.applied.last >= seq && report.state != NodeState::Diverged;
+        let count = self.nodes().filter(|seen| has_applied(&seen.report)).count();
+        count >= level.needed(nodes)
     }
 
     /// Up to where every node has applied the history: every node on the list, or else every one that has reported
@@ -146,8 +156,9 @@ impl Seen {
 #[cfg(test)]
 pub(crate) mod tests {
     use broadcast_protocol::chain::Position;
+    use broadcast_protocol::cut::Cut;
     use broadcast_protocol::digest::Digest;
-    use broadcast_protocol::report::NodeState;
+    use broadcast_protocol::report::Outcomes;
 
     use super::*;
 
@@ -157,7 +168,9 @@ pub(crate) mod tests {
             node: NodeId::new(node).unwrap(),
             state: NodeState::Ready,
             applied: Position { last, ..Position::genesis("c") },
+            applied_epoch: 1,
             epoch: 1,
+            cut: Cut::default(),
             shown: None,
             tip: None,
             session: None,
@@ -256,5 +269,20 @@ pub(crate) mod tests {
         census.record(report(2, 10), now);
         census.forget_reports();
         assert_eq!(census.attached(now), 0);
+    }
+
+    #[test]
+    fn who_has_other_rows_or_another_history_reaches_no_level() {
+        let now = Instant::now();
+        let mut census = Census::default();
+        census.record(report(1, 10), now);
+        let told = Report { outcomes: Some(Outcomes { after: 0, rejected: Vec::new() }), ..report(2, 12) };
+        census.record(told.clone(), now);
+        assert!(census.has_reached(AckLevel::All, 10, now) && census.find_fate(9, 10).is_known);
+        census.record(Report { state: NodeState::Diverged, ..told.clone() }, now);
+        assert!(census.has_reached(AckLevel::One, 10, now) && !census.has_reached(AckLevel::All, 10, now));
+        census.record(told, now);
+        census.forget_reports_if(|report| report.applied.last > 11);
+        assert_eq!((census.attached(now), census.find_fate(9, 10).is_known), (1, false));
     }
 }

@@ -79,7 +79,7 @@ impl Tips {
 }
 
 fn claim(tip: &WriteMessage) -> Claim {
-    Claim { epoch: tip.term.epoch, position: tip.position }
+    Claim::new(tip.term, tip.position)
 }
 
 #[cfg(test)]

@@ -3,59 +3,26 @@
 //! The lock is held for a few instructions at a time and never while anything is waited for: what makes up a page of the
 //! log is copied outside of it.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broadcast_protocol::envelope::{Link, WriteMessage};
-use broadcast_protocol::names::NodeId;
 use broadcast_protocol::sequencer::{Memory, RetainedAfter};
 use broadcast_service::log::{LogPage, MAX_LOG_PAGE_BYTES};
 use bytes::{Bytes, BytesMut};
 
 /// A [`Memory`] with several users.
 #[derive(Debug, Clone)]
-pub struct SharedMemory(Arc<Mutex<Inner>>);
-
-#[derive(Debug)]
-struct Inner {
-    memory: Memory,
-    reigns: bool,
-}
+pub struct SharedMemory(Arc<Mutex<Memory>>);
 
 impl SharedMemory {
     /// What a new process knows.
     pub fn new(genesis: bool, retained_bytes: u64) -> Self {
         let limit = usize::try_from(retained_bytes).unwrap_or(usize::MAX);
-        Self(Arc::new(Mutex::new(Inner { memory: Memory::new(genesis, limit), reigns: false })))
+        Self(Arc::new(Mutex::new(Memory::new(genesis, limit))))
     }
 
     /// Does a short piece of work on the memory.
     pub fn with<R>(&self, work: impl FnOnce(&mut Memory) -> R) -> R {
-        self.with_inner(|inner| work(&mut inner.memory))
-    }
-
-    /// A reign begins with this link, which is confirmed; `before` leads to it.
-    pub fn begin_reign(&self, link: Link, before: Vec<WriteMessage>) {
-        self.with_inner(|inner| {
-            inner.memory.begin_reign(link, before);
-            inner.reigns = true;
-        });
-    }
-
-    /// The reign, if there was one, is over.
-    pub fn end_reign(&self) {
-        self.with_inner(|inner| {
-            inner.memory.end_reign();
-            inner.reigns = false;
-        });
-    }
-
-    /// Takes the list of the cluster's nodes, and what may be lost.
-    pub fn replace_nodes(&self, members: BTreeSet<NodeId>, accepted_loss: Option<u64>) {
-        self.with_inner(|Inner { memory, reigns }| {
-            memory.members = Some(members);
-            memory.accept_loss(accepted_loss, *reigns);
-        });
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The messages after a position, oldest first: at least one if there is any, and no more than a page.
@@ -77,10 +44,6 @@ impl SharedMemory {
             Err(oldest) => LogPage::Gone { after, oldest },
         }
     }
-
-    fn with_inner<R>(&self, work: impl FnOnce(&mut Inner) -> R) -> R {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 fn join_lines(bodies: &[Bytes]) -> Bytes {
@@ -95,7 +58,7 @@ fn join_lines(bodies: &[Bytes]) -> Bytes {
 #[cfg(test)]
 pub(crate) mod tests {
     use broadcast_protocol::chain::Position;
-    use broadcast_protocol::envelope::Term;
+    use broadcast_protocol::envelope::{Term, WriteMessage};
     use broadcast_protocol::write::{Write, WriteBatch};
 
     use super::*;
@@ -106,7 +69,7 @@ pub(crate) mod tests {
         let json = format!(r#"{{"op":"put","collection":"c","key":"k","value":"{value}"}}"#);
         let mut batch = WriteBatch::default();
         batch.push(&Write::parse(&json, "write").unwrap());
-        WriteMessage::new("c", Term { epoch: 1, reign: 1 }, previous, 0, batch)
+        WriteMessage::new("c", Term::new(1, 1), previous, 0, batch)
     }
 
     /// A memory of so many messages, from the beginning on.
@@ -139,7 +102,7 @@ pub(crate) mod tests {
         for write in &large {
             batch.push(&Write::parse(write, "write").unwrap());
         }
-        let large = WriteMessage::new("c", Term { epoch: 1, reign: 1 }, end.position, 0, batch);
+        let large = WriteMessage::new("c", Term::new(1, 1), end.position, 0, batch);
         memory.with(|memory| memory.retained.push(large));
         assert_eq!(count(&memory, 40), 1);
     }
@@ -149,19 +112,5 @@ pub(crate) mod tests {
         let memory = filled(3, 1);
         memory.with(|memory| memory.retained.forget_through(1));
         assert_eq!(memory.page_after(0), LogPage::Gone { after: 0, oldest: Some(2) });
-    }
-
-    #[test]
-    fn only_a_heart_that_does_not_reign_gives_up_what_it_claims_when_a_loss_is_accepted() {
-        for reigns in [true, false] {
-            let memory = filled(2, 1);
-            let last = memory.with(|memory| memory.retained.last().cloned()).unwrap();
-            memory.begin_reign(Link::Write(last), Vec::new());
-            if !reigns {
-                memory.end_reign();
-            }
-            memory.replace_nodes(BTreeSet::new(), Some(2));
-            assert_eq!(memory.with(|memory| memory.claim().is_some()), reigns);
-        }
     }
 }

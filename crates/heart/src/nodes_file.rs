@@ -40,7 +40,10 @@ pub fn read(path: &Path) -> Result<NodesFile, NodesFileError> {
 /// Tells everybody what the file says.
 pub fn apply(file: NodesFile, census: &watch::Sender<Census>, memory: &SharedMemory) {
     let members: BTreeSet<NodeId> = file.node_ids.into_iter().collect();
-    memory.replace_nodes(members.clone(), file.accepted_loss);
+    memory.with(|memory| {
+        memory.members = Some(members.clone());
+        memory.accepted_loss = file.accepted_loss;
+    });
     census.send_if_modified(|census| census.replace_members(members));
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use broadcast_protocol::envelope::Message;
 use broadcast_protocol::names::NodeId;
-use broadcast_protocol::report::{Claim, Report, WHO_KIND, Who};
+use broadcast_protocol::report::{NodeState, Report, WHO_KIND, Who};
 use broadcast_protocol::sequencer::{Reign, StaleHead};
 use broadcast_protocol::topology::Topology;
 use broadcast_service::amqp::{
@@ -37,7 +37,7 @@ use crate::take_over::{CONFIRM_DEADLINE, publish};
 const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the exchange and the head queue are declared again.
-const DECLARE_EVERY: Duration = Duration::from_secs(5);
+const DECLARE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a reign ended that was not told to.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,7 @@ impl Court {
         topology: &Topology,
         stop: &CancellationToken,
     ) -> Result<(), Doubt> {
+        self.census.send_modify(|census| census.forget_reports_if(|report| reign.gives_up(report)));
         let mut rule = Rule { court: self, carried: None, mark: None, next_mark: Instant::now() };
         let result = tokio::select! {
             result = rule.beat(reign, stop) => result,
@@ -153,21 +154,18 @@ impl Court {
     }
 
     /// Attends to one message of the inbox.
-    async fn attend(
-        &self,
-        delivery: Delivery,
-        epoch: u64,
-        judge: impl Fn(&Report) -> Result<(), StaleHead>,
-        judge_claim: impl Fn(Claim) -> Result<(), StaleHead>,
-    ) -> Result<(), Doubt> {
+    async fn attend(&self, delivery: Delivery, reign: &Reign) -> Result<(), Doubt> {
         match self.read(&delivery) {
-            Letter::Report(report) => {
-                judge(&report)?;
+            Letter::Report(mut report) => {
+                reign.judge(&report)?;
+                if reign.gives_up(&report) {
+                    report.state = NodeState::Diverged;
+                }
                 self.record(*report);
             }
             Letter::Question { claim, reply_to } => {
-                claim.map_or(Ok(()), judge_claim)?;
-                self.answer_who(epoch, &reply_to).await?;
+                claim.map_or(Ok(()), |claim| reign.judge_claim(claim))?;
+                self.answer_who(reign.epoch(), &reply_to).await?;
             }
             // Meant for a heart that takes over: an earlier one, by now.
             Letter::Tip(_) => {}
@@ -208,9 +206,7 @@ impl Rule<'_> {
                     return Ok(first.map(|first| self.fill(first)));
                 }
                 delivery = self.court.inbox.next() => {
-                    let judge_claim = |claim| reign.judge_claim(claim);
-                    let judge = |report: &Report| reign.judge(report);
-                    self.court.attend(delivery?, reign.epoch(), judge, judge_claim).await?;
+                    self.court.attend(delivery?, reign).await?;
                     self.draw_conclusions(reign)?;
                 }
                 confirmed = option(&mut self.mark) => {
@@ -256,11 +252,7 @@ impl Rule<'_> {
         loop {
             tokio::select! {
                 result = &mut confirmed => break result?,
-                delivery = self.court.inbox.next() => {
-                    let judge_claim = |claim| in_flight.judge_claim(claim);
-                    let judge = |report: &Report| in_flight.judge(report);
-                    self.court.attend(delivery?, epoch, judge, judge_claim).await?;
-                }
+                delivery = self.court.inbox.next() => self.court.attend(delivery?, in_flight.reign()).await?,
             }
         }
         self.court.memory.with(|memory| memory.retained.push(in_flight.message().clone()));
@@ -290,8 +282,8 @@ impl Rule<'_> {
             if let Some(last) = applied_by_all {
                 memory.retained.forget_through(last);
             }
-            memory.cut = reign.is_cut_short(memory, &reports);
-            memory.cut
+            memory.is_cut_short = reign.is_cut_short(memory, &reports);
+            memory.is_cut_short
         });
         if is_cut_short { Err(Doubt::CutShort) } else { Ok(()) }
     }

@@ -96,7 +96,6 @@ impl Sessions {
         let mut backoff = Backoff::between_sessions();
         while !stop.is_cancelled() {
             let result = self.hold_session(&stop, &mut backoff).await;
-            self.memory.end_reign();
             let Err(error) = result else { break };
             if let SessionError::Doubt(Doubt::StaleHead(seen)) = error {
                 self.memory.with(|memory| memory.contradiction = Some(seen));

@@ -81,7 +81,7 @@ impl<'a> Heir<'a> {
                 Need::Publish(message) => self.publish(&message).await?,
                 Need::Wait(until) => self.wait(until).await?,
                 Need::Reign { reign, link, before, .. } => {
-                    self.court.memory.begin_reign(link, before);
+                    self.court.memory.with(|memory| memory.begin_reign(link, before));
                     // The newest receipt stands for all that was taken.
                     if let Some(receipt) = self.receipt {
                         receipt.ack_through().await?;

@@ -1,6 +1,7 @@
 //! Why a database is not to be trusted. There is one way out: another copy of the rows, from a peer.
 
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::replica::Halt;
 
 use crate::store::{Scrub, StoreError};
@@ -45,7 +46,8 @@ pub(crate) enum Divergence {
 
 impl Divergence {
     /// All that [`Divergence::as_str`] says.
-    pub(crate) const REASONS: [&'static str; 4] = ["history", "rows_differ", "changed", "damaged"];
+    pub(crate) const REASONS: [&'static str; 5] =
+        ["history", "given_up", "rows_differ", "changed", "damaged"];
 
     /// Of an error that says so.
     pub(crate) fn of_damage(error: &StoreError) -> Self {
@@ -67,6 +69,7 @@ impl Divergence {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Contradicted(Halt::RowsDiffer { .. }) => "rows_differ",
+            Self::Contradicted(Halt::GivenUp { .. }) => "given_up",
             Self::Contradicted(_) | Self::Bypassed { .. } => "history",
             Self::Changed { .. } => "changed",
             Self::Damaged(_) => "damaged",
@@ -81,6 +84,17 @@ impl Divergence {
 
     /// Whether this node's log is of a history that the cluster does not share.
     pub(crate) fn is_of_history(&self) -> bool {
-        matches!(self, Self::Contradicted(Halt::Diverged { .. }) | Self::Bypassed { .. })
+        matches!(
+            self,
+            Self::Contradicted(Halt::Diverged { .. } | Halt::GivenUp { .. }) | Self::Bypassed { .. }
+        )
+    }
+
+    /// What the cluster does without, as far as this says it.
+    pub(crate) fn cut(&self) -> Cut {
+        match self {
+            Self::Contradicted(Halt::GivenUp { cut, .. }) => *cut,
+            _ => Cut::default(),
+        }
     }
 }

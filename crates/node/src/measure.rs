@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Api, api_router};
-use crate::repair::{PeerSnapshot, Peers};
+use crate::repair::{PeerSnapshot, Peers, Wanted};
 use crate::status::Status;
 use crate::store::{InstallError, Store, StoreError};
 
@@ -38,8 +38,7 @@ pub fn fill(directory: &Path, rows: u64, with_ids: bool) -> Result<(), MeasureEr
         for seq in position.last..(position.last + WRITES_IN_A_MESSAGE).min(rows) {
             batch.push(&Write::parse(&build_write(seq, with_ids), "write")?);
         }
-        let message =
-            WriteMessage::new(CLUSTER, Term { epoch: 1, reign: 1 }, position, unix_milliseconds(), batch);
+        let message = WriteMessage::new(CLUSTER, Term::new(1, 1), position, unix_milliseconds(), batch);
         position = message.position;
         store.change(&[Change::Apply(message)])?;
     }
@@ -88,7 +87,7 @@ impl Joiner {
                 installed.unwrap_or(Err(InstallError::Store(StoreError::Stopping)))
             }
         };
-        Ok(peers.install_snapshot(Position::genesis(CLUSTER), Vec::new(), install).await?.rows)
+        Ok(peers.install_snapshot(Wanted::default(), Vec::new(), install).await?.rows)
     }
 }
 

@@ -3,7 +3,6 @@
 //! the node then asks for as if it was new. Only a file that is not this node's ends the process: waiting does not help
 //! there.
 
-use broadcast_protocol::chain::Position;
 use broadcast_protocol::config::NodeConfig;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::backoff::Backoff;
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::divergence::Divergence;
 use crate::metrics::Metrics;
-use crate::repair::Peers;
+use crate::repair::{Peers, Wanted};
 use crate::status::Status;
 use crate::store::{Committed, Store, StoreError};
 
@@ -69,8 +68,7 @@ async fn put_aside(
     let damage = Divergence::of_damage(&error);
     tracing::error!(%damage, "cannot open the database; asking peers for theirs");
     show(status, NodeState::Diverged, damage.to_string());
-    let nothing = Position::genesis(&config.cluster);
-    if let Err(no_help) = peers.fetch_snapshot(nothing, &mut Vec::new()).await {
+    if let Err(no_help) = peers.fetch_snapshot(Wanted::default(), &mut Vec::new()).await {
         tracing::warn!(%no_help, "cannot rebuild the database");
         show(status, NodeState::Diverged, format!("{damage}; {no_help}"));
         return Err(error);

@@ -8,7 +8,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
+use broadcast_protocol::replica::Applied;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::backoff::Backoff;
 use broadcast_service::clock::unix_milliseconds;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::QueueConsumer;
 use crate::divergence::Divergence;
 use crate::outcomes::RecentOutcomes;
-use crate::repair::{PeerError, PeerSnapshot, RebuildError};
+use crate::repair::{PeerError, PeerSnapshot, RebuildError, Wanted};
 use crate::status::Lag;
 use crate::store::{Committed, InstallError, StoreError};
 
@@ -52,14 +53,14 @@ impl RebuildPace {
 }
 
 impl QueueConsumer {
-    /// Replaces the database with the first peer's snapshot that is further on than a position; but for some, which are not
+    /// Replaces the database with the first peer's snapshot that is wanted; but for some, which are not
     /// asked.
     pub(crate) async fn install_snapshot(
         &self,
-        after: Position,
+        wanted: Wanted,
         but_for: Vec<(String, PeerError)>,
     ) -> Result<Committed, RebuildError> {
-        self.peers.install_snapshot(after, but_for, |snapshot| self.install(snapshot)).await
+        self.peers.install_snapshot(wanted, but_for, |snapshot| self.install(snapshot)).await
     }
 
     /// Puts the database aside and installs a peer's in its place. False when the shutdown came first.
@@ -71,13 +72,16 @@ impl QueueConsumer {
     ) -> Result<bool, StoreError> {
         tracing::error!(reason = %divergence, "the rows are not to be trusted; asking peers for theirs");
         self.show_diverged(divergence);
-        let own = self.status.borrow().committed.applied.position;
+        let (own, cut) = {
+            let status = self.status.borrow();
+            (status.committed.applied, status.knowledge.cut.max(divergence.cut()))
+        };
         let is_aside = AtomicBool::new(false);
         let mut delay = pace.first_delay();
         loop {
             let rebuilding = async {
                 tokio::time::sleep(delay).await;
-                self.try_rebuild(divergence, own, &is_aside).await
+                self.try_rebuild(divergence, (own, cut), &is_aside).await
             };
             let Some(rebuilt) = shutdown.run_until_cancelled(rebuilding).await else { return Ok(false) };
             match rebuilt {
@@ -99,25 +103,40 @@ impl QueueConsumer {
     async fn try_rebuild(
         &self,
         divergence: &Divergence,
-        own: Position,
+        (own, cut): (Applied, Cut),
         is_aside: &AtomicBool,
     ) -> Result<Committed, RebuildError> {
-        // One that is not as far as this database was would take something back.
-        let before = Position { last: own.last.saturating_sub(1), ..own };
+        // One that is not as far as what counts of this database would take something back.
+        let last = own.position.last;
+        let counts = if cut.gives_up(own.claim()) { cut.last } else { last };
+        if counts == 0 {
+            // The history begins anew: nobody has anything that this node needs.
+            return self.put_aside(divergence, is_aside).await.map_err(RebuildError::Store);
+        }
+        let wanted = Wanted { after: counts.saturating_sub(1), cut };
         let install = async |snapshot: PeerSnapshot| {
-            if divergence.contradicts(snapshot.header.position()) {
-                return Err(InstallError::NotFurtherOn { applied: own.last, found: own.last });
+            if divergence.contradicts(snapshot.header.applied().position) {
+                return Err(InstallError::NotFurtherOn { applied: last, found: last });
             }
             if !is_aside.load(Ordering::Relaxed) {
-                let empty = self.writer.quarantine().await?;
-                is_aside.store(true, Ordering::Relaxed);
-                self.metrics.count_rebuild(divergence.as_str(), 1);
-                self.show_replaced(empty);
-                self.status.send_modify(|status| status.rebuilds += 1);
+                self.put_aside(divergence, is_aside).await?;
             }
             self.install(snapshot).await
         };
-        self.peers.install_snapshot(before, Vec::new(), install).await
+        self.peers.install_snapshot(wanted, Vec::new(), install).await
+    }
+
+    async fn put_aside(
+        &self,
+        divergence: &Divergence,
+        is_aside: &AtomicBool,
+    ) -> Result<Committed, StoreError> {
+        let empty = self.writer.quarantine().await?;
+        is_aside.store(true, Ordering::Relaxed);
+        self.metrics.count_rebuild(divergence.as_str(), 1);
+        self.show_replaced(empty);
+        self.status.send_modify(|status| status.rebuilds += 1);
+        Ok(empty)
     }
 
     async fn install(&self, snapshot: PeerSnapshot) -> Result<Committed, InstallError> {

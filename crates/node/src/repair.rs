@@ -12,12 +12,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::envelope::{DecodeError, Link, Message, WriteMessage};
+use broadcast_protocol::report::Claim;
 use broadcast_protocol::snapshot::SnapshotError;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Response, StatusCode, Url};
 
-pub(crate) use snapshot::{PeerSnapshot, RebuildError};
+pub(crate) use snapshot::{PeerSnapshot, RebuildError, Wanted};
 
 /// How long a name has to resolve.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -81,6 +83,9 @@ pub(crate) enum PeerError {
     /// What it sent does not continue this node's history.
     #[error("has another history: its next message follows {} with hash {}", .0.last, .0.hash)]
     BrokenLink(Position),
+    /// What it has was given up.
+    #[error("has what the cluster has given up: everything after {0}")]
+    GivenUp(u64),
     /// The snapshot that it sent is refused.
     #[error("sent a snapshot that is refused: {0}")]
     Snapshot(#[from] SnapshotError),
@@ -119,8 +124,13 @@ impl Peers {
         Self { cluster: cluster.into(), urls, client, chunk_deadline: snapshot::CHUNK_DEADLINE }
     }
 
-    /// Fetches messages that continue a position, at least one, from the first peer that has them.
-    pub(crate) async fn fetch_after(&self, position: Position) -> Result<Vec<WriteMessage>, NoHelp> {
+    /// Fetches messages that continue a position, at least one, from the first peer that has them and whose history was not
+    /// given up.
+    pub(crate) async fn fetch_after(
+        &self,
+        position: Position,
+        cut: Cut,
+    ) -> Result<Vec<WriteMessage>, NoHelp> {
         let mut tried = Vec::new();
         for base in &self.urls {
             let addresses = match resolve(base).await {
@@ -131,7 +141,11 @@ impl Peers {
                 }
             };
             for url in addresses {
-                match self.fetch_page(&url, position).await {
+                match self
+                    .fetch_page(&url, position)
+                    .await
+                    .and_then(|messages| refuse_given_up(messages, cut))
+                {
                     Ok(messages) => return Ok(messages),
                     Err(error) => tried.push((name_of(&url), error)),
                 }
@@ -255,6 +269,11 @@ fn read_page(cluster: &str, after: Position, body: &Bytes) -> Result<Vec<WriteMe
         }
     }
     if messages.is_empty() { Err(PeerError::NothingNewer) } else { Ok(messages) }
+}
+
+fn refuse_given_up(messages: Vec<WriteMessage>, cut: Cut) -> Result<Vec<WriteMessage>, PeerError> {
+    let is_given_up = |message: &WriteMessage| cut.gives_up(Claim::new(message.term, message.position));
+    if messages.iter().any(is_given_up) { Err(PeerError::GivenUp(cut.last)) } else { Ok(messages) }
 }
 
 fn read_line(cluster: &str, position: Position, line: &Bytes) -> Result<WriteMessage, PeerError> {

@@ -142,7 +142,9 @@ fn build_report(cluster: &str, node: NodeId, status: &Status, told: u64) -> Repo
         node,
         state: status.state,
         applied: status.committed.applied.position,
+        applied_epoch: status.committed.applied.epoch,
         epoch: knowledge.epoch,
+        cut: knowledge.cut,
         shown: knowledge.shown,
         tip: knowledge.tip.as_ref().map(|tip| tip.claim),
         session: knowledge.session,
@@ -175,7 +177,7 @@ mod tests {
     }
 
     fn claim(message: &WriteMessage) -> Claim {
-        Claim { epoch: message.term.epoch, position: message.position }
+        Claim::new(message.term, message.position)
     }
 
     fn status(knowledge: Knowledge) -> Status {
@@ -190,6 +192,7 @@ mod tests {
         assert!(replica.receive(0, messages[1].body()).is_empty(), "it waits for the one before");
         let knowledge = Knowledge {
             epoch: replica.epoch(),
+            cut: replica.cut(),
             shown: replica.shown(),
             tip: replica.tip().map(Tip::of),
             session: Some(5),
@@ -201,7 +204,7 @@ mod tests {
         let report = build_report(CLUSTER, node(), &status, 0);
         assert_eq!((report.epoch, report.applied.last, report.missing), (7, 0, Some(1)));
         assert_eq!(report.shown, Some(messages[0].position));
-        assert_eq!(report.tip, Some(Claim { epoch: 7, position: messages[1].position }));
+        assert_eq!(report.tip, Some(claim(&messages[1])));
         assert_eq!((report.session, report.sealed), (Some(5), Some(Sealed { nonce: 1, number: 2 })));
         let outcomes = report.outcomes.unwrap();
         assert_eq!((outcomes.after, outcomes.rejected.len()), (0, 1));

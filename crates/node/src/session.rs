@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::batch::Batch;
 use crate::consumer::QueueConsumer;
 use crate::divergence::Divergence;
-use crate::repair::{NoHelp, RebuildError};
+use crate::repair::{NoHelp, RebuildError, Wanted};
 use crate::scrub::Findings;
 use crate::status::Lag;
 use crate::store::StoreError;
@@ -69,7 +69,9 @@ impl From<Halt> for End {
     fn from(halt: Halt) -> Self {
         match halt {
             Halt::NewerVersion(_) => Self::Halted(halt),
-            Halt::Diverged { .. } | Halt::RowsDiffer { .. } => Self::Diverged(Divergence::Contradicted(halt)),
+            Halt::Diverged { .. } | Halt::GivenUp { .. } | Halt::RowsDiffer { .. } => {
+                Self::Diverged(Divergence::Contradicted(halt))
+            }
         }
     }
 }
@@ -217,8 +219,8 @@ impl<'a> Session<'a> {
             }
             match self.replica.repair(message) {
                 Ok(steps) => self.sort(steps, &mut batch),
-                Err(broken) => {
-                    tracing::warn!(%broken, "a peer's answer was overtaken");
+                Err(error) => {
+                    tracing::warn!(%error, "a peer's answer was overtaken");
                     break;
                 }
             }
@@ -245,7 +247,8 @@ impl<'a> Session<'a> {
 
     /// No peer's log reaches back far enough: `logs` is what they said.
     async fn take_snapshot(&mut self, logs: &NoHelp, shutdown: &CancellationToken) -> Result<(), End> {
-        let installed = self.node.install_snapshot(self.replica.position(), logs.of_other_history());
+        let wanted = Wanted { after: self.replica.position().last, cut: self.replica.cut() };
+        let installed = self.node.install_snapshot(wanted, logs.of_other_history());
         let Some(installed) = shutdown.run_until_cancelled(installed).await else { return Err(End::Stopped) };
         match installed {
             Ok(committed) => {
@@ -292,11 +295,11 @@ impl<'a> Session<'a> {
         if self.fetch.is_some() {
             return;
         }
-        let (peers, position) = (self.node.peers.clone(), self.replica.position());
+        let (peers, position, cut) = (self.node.peers.clone(), self.replica.position(), self.replica.cut());
         let delay = self.repair_delay;
         self.fetch = Some(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            peers.fetch_after(position).await
+            peers.fetch_after(position, cut).await
         }));
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::envelope::WriteMessage;
 use broadcast_protocol::replica;
 use broadcast_protocol::report::{Claim, NodeState, Sealed};
@@ -36,6 +37,8 @@ pub(crate) enum Lag {
 pub(crate) struct Knowledge {
     /// The highest epoch that it has met.
     pub(crate) epoch: u64,
+    /// What the history does without, as far as it has met it.
+    pub(crate) cut: Cut,
     /// The highest position that is known to be part of the history, when it is not applied.
     pub(crate) shown: Option<Position>,
     /// The newest message that is here and not proven.
@@ -107,7 +110,11 @@ impl Status {
         let since = if committed.at == 0 { now } else { committed.at };
         Self {
             committed,
-            knowledge: Knowledge { epoch: committed.applied.epoch, ..Knowledge::default() },
+            knowledge: Knowledge {
+                epoch: committed.applied.epoch,
+                cut: committed.applied.cut,
+                ..Knowledge::default()
+            },
             outcomes: RecentOutcomes::known_after(committed.applied.position.last),
             attached: false,
             state: NodeState::Bootstrapping,

@@ -40,8 +40,7 @@ impl History {
         for write in writes {
             batch.push(&Write::parse(write.as_ref(), "write").unwrap());
         }
-        let message =
-            WriteMessage::new(CLUSTER, Term { epoch: self.epoch, reign: 1 }, self.position, 1_000, batch);
+        let message = WriteMessage::new(CLUSTER, Term::new(self.epoch, 1), self.position, 1_000, batch);
         self.position = message.position;
         message
     }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::chain::{ChainHash, Position};
+use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::write::{self, InvalidWrite, MAX_REQUEST_BYTES, Write, WriteBatch};
 
@@ -30,6 +31,15 @@ pub struct Term {
     pub epoch: u64,
     /// Random, one for each reign: when the head queue was lost, two may have the same epoch.
     pub reign: u64,
+    /// What its history does without.
+    pub cut: Cut,
+}
+
+impl Term {
+    /// A reign of a history that nothing was ever cut from.
+    pub fn new(epoch: u64, reign: u64) -> Self {
+        Self { epoch, reign, cut: Cut::default() }
+    }
 }
 
 /// A batch of writes that continues the chain.
@@ -157,8 +167,7 @@ impl WriteMessage {
             first: Some(previous.last + 1),
             prev: Some(previous.hash),
             hash: Some(position.hash),
-            reign: Some(term.reign),
-            ..Wire::new(cluster, term.epoch, at)
+            ..Wire::of_reign(cluster, term, at)
         };
         // The writes are appended as the bytes they are: they were hashed, and may be megabytes.
         let mut body = encode(&wire);
@@ -197,7 +206,7 @@ impl WriteMessage {
 impl Mark {
     /// The mark of a cluster that no heart has served yet.
     pub fn genesis(cluster: &str, at: u64) -> Self {
-        let term = Term { epoch: 0, reign: 0 };
+        let term = Term::new(0, 0);
         Self { cluster: cluster.to_owned(), term, position: Position::genesis(cluster), at, digest: None }
     }
 
@@ -207,8 +216,7 @@ impl Mark {
             last: Some(self.position.last),
             hash: Some(self.position.hash),
             digest: self.digest,
-            reign: Some(self.term.reign),
-            ..Wire::new(&self.cluster, self.term.epoch, self.at)
+            ..Wire::of_reign(&self.cluster, self.term, self.at)
         };
         Bytes::from(encode(&wire))
     }

@@ -11,6 +11,7 @@
 
 pub mod chain;
 pub mod config;
+pub mod cut;
 pub mod digest;
 pub mod envelope;
 pub mod names;

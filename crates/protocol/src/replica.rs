@@ -17,23 +17,26 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::chain::{ChainHash, Position};
+use crate::chain::Position;
+use crate::cut::Cut;
 use crate::envelope::{DecodeError, Link, Mark, Message, Term, WriteMessage};
-use crate::report::Sealed;
+use crate::report::{Claim, Sealed};
 
 mod step;
 mod waiting;
 
-pub use step::{Applied, BrokenLink, Change, Dropped, Halt, Kept, Standing, Step, Tip};
+pub use step::{Applied, Change, Dropped, Halt, Kept, RepairError, Standing, Step, Tip};
 use waiting::{Place, Successor, Waiting};
 
 /// The node's state between two deliveries. `T` is a delivery's tag; tags grow.
 #[derive(Debug)]
 pub struct Replica<T> {
     cluster: String,
-    position: Position,
+    applied: Applied,
     /// The highest epoch met; lower ones are over.
     epoch: u64,
+    /// The newest cut met.
+    cut: Cut,
     /// The highest position that each reign of this epoch has shown to be confirmed.
     shown: BTreeMap<u64, Position>,
     waiting: Waiting<T>,
@@ -52,8 +55,9 @@ impl<T: Copy + Ord> Replica<T> {
     ) -> Self {
         let mut replica = Self {
             cluster: cluster.to_owned(),
-            position: applied.position,
+            applied,
             epoch: applied.epoch,
+            cut: applied.cut,
             shown: BTreeMap::new(),
             waiting: Waiting::new(keep_bytes),
             has_risen: true,
@@ -71,7 +75,7 @@ impl<T: Copy + Ord> Replica<T> {
 
     /// The position after everything that was handed out to be applied.
     pub fn position(&self) -> Position {
-        self.position
+        self.applied.position
     }
 
     /// Where the node stands.
@@ -81,7 +85,9 @@ impl<T: Copy + Ord> Replica<T> {
         }
         let known = self.highest_shown().into_iter().chain(self.waiting.last_previous());
         match known.map(|position| position.last).max() {
-            Some(shown) if shown > self.position.last => Standing::Gap { after: self.position.last, shown },
+            Some(shown) if shown > self.position().last => {
+                Standing::Gap { after: self.position().last, shown }
+            }
             _ => Standing::Current,
         }
     }
@@ -91,9 +97,14 @@ impl<T: Copy + Ord> Replica<T> {
         self.epoch
     }
 
+    /// What the history does without, as far as this node has met it.
+    pub fn cut(&self) -> Cut {
+        self.cut
+    }
+
     /// The highest position that is known to be part of the history, when it is further on than what is applied.
     pub fn shown(&self) -> Option<Position> {
-        self.highest_shown().filter(|shown| shown.last > self.position.last)
+        self.highest_shown().filter(|shown| shown.last > self.position().last)
     }
 
     /// The newest message that is here and not proven.
@@ -123,8 +134,9 @@ impl<T: Copy + Ord> Replica<T> {
                 steps.push(Step::Ack(tag, Dropped::Seal));
             }
             Ok(Message::Link(link)) => {
-                if let Some(other) = self.find_contradiction(&link) {
-                    steps.push(Step::Halt(Halt::Diverged { own: self.position, other }));
+                self.cut = self.cut.max(link.term().cut);
+                if let Some(halt) = self.find_contradiction(&link) {
+                    steps.push(Step::Halt(halt));
                     return steps;
                 }
                 match link {
@@ -138,13 +150,17 @@ impl<T: Copy + Ord> Replica<T> {
     }
 
     /// Takes a message that a peer has applied.
-    pub fn repair(&mut self, message: WriteMessage) -> Result<Vec<Step<T>>, BrokenLink> {
-        if message.previous != self.position {
-            return Err(BrokenLink { expected: self.position, found: message.previous });
+    pub fn repair(&mut self, message: WriteMessage) -> Result<Vec<Step<T>>, RepairError> {
+        let (expected, found) = (self.position(), message.previous);
+        if found != expected {
+            return Err(RepairError::BrokenLink { expected, found });
+        }
+        if self.cut.gives_up(Claim::new(message.term, message.position)) {
+            return Err(RepairError::GivenUp { last: message.position.last, cut: self.cut });
         }
         let mut steps = Vec::new();
         self.meet(message.term, message.position);
-        self.position = message.position;
+        self.applied = self.applied.after(message.term, message.position);
         steps.push(Step::Do { ack: None, change: Change::Apply(message) });
         self.settle(&mut steps);
         self.keep_what_waits(&mut steps);
@@ -155,7 +171,8 @@ impl<T: Copy + Ord> Replica<T> {
     pub fn adopt(&mut self, applied: Applied) -> Vec<Step<T>> {
         let mut steps = Vec::new();
         self.meet_epoch(applied.epoch);
-        self.position = applied.position;
+        self.cut = self.cut.max(applied.cut);
+        self.applied = applied;
         self.settle(&mut steps);
         self.keep_what_waits(&mut steps);
         steps
@@ -168,7 +185,7 @@ impl<T: Copy + Ord> Replica<T> {
         }
         self.meet(mark.term, mark.position);
         self.settle(steps);
-        if let Some(digest) = mark.digest.filter(|_| mark.position == self.position) {
+        if let Some(digest) = mark.digest.filter(|_| mark.position == self.position()) {
             steps.push(Step::Compare(mark.position, digest));
         }
         steps.push(Step::Ack(tag, Dropped::Mark));
@@ -180,7 +197,7 @@ impl<T: Copy + Ord> Replica<T> {
         self.settle(steps);
         if self.is_stale(message.term, message.position) {
             steps.push(Step::Ack(tag, Dropped::Stale));
-        } else if message.previous.last < self.position.last {
+        } else if message.previous.last < self.position().last {
             steps.push(Step::Ack(tag, Dropped::Duplicate));
         } else {
             self.add(tag, message, steps);
@@ -206,9 +223,9 @@ impl<T: Copy + Ord> Replica<T> {
             }
             Some((_, Some(old_tag))) => {
                 steps.push(Step::Ack(old_tag, Dropped::Superseded));
-                self.wait(kept, Place::Memory(tag, message));
+                self.wait(kept, Place::Memory(tag, Box::new(message)));
             }
-            None => self.wait(kept, Place::Memory(tag, message)),
+            None => self.wait(kept, Place::Memory(tag, Box::new(message))),
         }
     }
 
@@ -230,14 +247,14 @@ impl<T: Copy + Ord> Replica<T> {
             steps.extend(stale.into_iter().map(|waiter| drop_waiter(waiter, Dropped::Stale)));
         }
         loop {
-            let passed = self.waiting.take_passed(self.position.last);
+            let passed = self.waiting.take_passed(self.position().last);
             steps.extend(passed.into_iter().map(|waiter| drop_waiter(waiter, Dropped::Duplicate)));
-            let next = self.waiting.successors(self.position).find(|next| self.is_proven(*next));
-            let Some(position) = next.map(|next| next.position) else { break };
+            let next = self.waiting.successors(self.position()).find(|next| self.is_proven(*next));
+            let Some(Successor { term, position, .. }) = next else { break };
             let Some(place) = self.waiting.take(position) else { break };
-            self.position = position;
+            self.applied = self.applied.after(term, position);
             steps.push(match place {
-                Place::Memory(tag, message) => Step::Do { ack: Some(tag), change: Change::Apply(message) },
+                Place::Memory(tag, message) => Step::Do { ack: Some(tag), change: Change::Apply(*message) },
                 Place::Database => Step::Do { ack: None, change: Change::ApplyKept(position) },
             });
         }
@@ -251,7 +268,7 @@ impl<T: Copy + Ord> Replica<T> {
 
     /// Once more than the next message waits, nobody knows for how long.
     fn keep_what_waits(&mut self, steps: &mut Vec<Step<T>>) {
-        if self.waiting.holds_only_successor_of(self.position) {
+        if self.waiting.holds_only_successor_of(self.position()) {
             return;
         }
         for (tag, message) in self.waiting.keep_all() {
@@ -261,6 +278,7 @@ impl<T: Copy + Ord> Replica<T> {
 
     /// Takes note of a reign and of a position that it shows to be confirmed.
     fn meet(&mut self, term: Term, shown: Position) {
+        self.cut = self.cut.max(term.cut);
         self.meet_epoch(term.epoch);
         if term.epoch == self.epoch {
             let highest = self.shown.entry(term.reign).or_insert(shown);
@@ -288,22 +306,27 @@ impl<T: Copy + Ord> Replica<T> {
 
     /// How far the history goes as far as the newest reign has shown: it began with everything that was confirmed before.
     fn end_of_epoch(&self) -> u64 {
-        self.highest_shown().map_or(self.position.last, |shown| shown.last)
+        self.highest_shown().map_or(self.position().last, |shown| shown.last)
     }
 
     fn highest_shown(&self) -> Option<Position> {
         self.shown.values().max().copied()
     }
 
-    /// The hash that the newest reign has for this node's position, when that is another. A message's own end is no proof: a
-    /// heart that took over a stale head and has not heard of this node yet may have published it, and will not go on.
-    fn find_contradiction(&self, link: &Link) -> Option<ChainHash> {
+    /// Why what is applied is not of the history that a link is of. A message's own end is no proof: a heart that took over a
+    /// stale head and has not heard of this node yet may have published it, and will not go on.
+    fn find_contradiction(&self, link: &Link) -> Option<Halt> {
+        let own = self.position();
+        if self.cut.gives_up(self.applied.claim()) {
+            return Some(Halt::GivenUp { own, cut: self.cut });
+        }
         let confirmed = match link {
             Link::Write(message) => message.previous,
             Link::Mark(mark) => mark.position,
         };
-        let contradicts = confirmed.last == self.position.last && confirmed.hash != self.position.hash;
-        (contradicts && link.term().epoch >= self.epoch).then_some(confirmed.hash)
+        let contradicts = confirmed.last == own.last && confirmed.hash != own.hash;
+        (contradicts && link.term().epoch >= self.epoch)
+            .then_some(Halt::Diverged { own, other: confirmed.hash })
     }
 }
 

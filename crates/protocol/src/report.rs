@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Position;
+use crate::cut::Cut;
 use crate::digest::Digest;
+use crate::envelope::Term;
 use crate::names::NodeId;
 use crate::outcome::Rejected;
 
@@ -59,8 +61,13 @@ pub struct Report {
     /// What it has applied.
     #[serde(flatten)]
     pub applied: Position,
+    /// The highest epoch that it has applied a message of.
+    pub applied_epoch: u64,
     /// The highest epoch that it has met.
     pub epoch: u64,
+    /// What the history that it has met does without.
+    #[serde(default, skip_serializing_if = "Cut::is_none")]
+    pub cut: Cut,
     /// The highest position that it knows to be part of the history, when it has not applied that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<Position>,
@@ -103,9 +110,26 @@ pub struct Report {
 pub struct Claim {
     /// The epoch that the position was met under.
     pub epoch: u64,
+    /// What the history does without.
+    #[serde(default, skip_serializing_if = "Cut::is_none")]
+    pub cut: Cut,
     /// The position.
     #[serde(flatten)]
     pub position: Position,
+}
+
+impl Claim {
+    /// That a reign got as far as a position.
+    pub fn new(term: Term, position: Position) -> Self {
+        Self { epoch: term.epoch, cut: term.cut, position }
+    }
+}
+
+impl Report {
+    /// What it has applied, as a claim.
+    pub fn claim(&self) -> Claim {
+        Claim { epoch: self.applied_epoch, cut: self.cut, position: self.applied }
+    }
 }
 
 /// What a node can say of the writes that it has applied.
@@ -146,7 +170,9 @@ mod tests {
             node: NodeId::new(1).unwrap(),
             state: NodeState::Ready,
             applied: Position::genesis("c"),
+            applied_epoch: 1,
             epoch: 1,
+            cut: Cut::default(),
             shown: None,
             tip: None,
             session: None,

@@ -6,6 +6,7 @@
 //! connection) is dropping the value: the only way on is a new take-over, with what [`Memory`] holds.
 
 use crate::chain::Position;
+use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::envelope::{Link, Mark, Term, WriteMessage};
 use crate::names::NodeId;
@@ -77,13 +78,24 @@ impl Reign {
     /// Whether a node's report fits the history that this heart continues. One that is ahead shows that the head was
     /// stale (a restored broker, say): going on would fork the history.
     pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
-        judge(self.term.epoch, self.position.last, StaleHead::shown_by(report))
+        let seen = StaleHead { node: Some(report.node), last: report.applied.last, epoch: report.epoch };
+        self.compare(seen, report.claim())
     }
 
     /// The same of what another heart has confirmed in its time.
     pub fn judge_claim(&self, claim: Claim) -> Result<(), StaleHead> {
-        let Claim { epoch, position } = claim;
-        judge(self.term.epoch, self.position.last, StaleHead { node: None, last: position.last, epoch })
+        let seen = StaleHead { node: None, last: claim.position.last, epoch: claim.epoch };
+        self.compare(seen, claim)
+    }
+
+    fn compare(&self, seen: StaleHead, claim: Claim) -> Result<(), StaleHead> {
+        let is_ahead = claim.position.last > self.position.last && !self.term.cut.gives_up(claim);
+        if seen.epoch > self.term.epoch || is_ahead { Err(seen) } else { Ok(()) }
+    }
+
+    /// Whether what a node has applied was given up: then it has applied nothing of this history beyond that.
+    pub fn gives_up(&self, report: &Report) -> bool {
+        self.term.cut.gives_up(report.claim())
     }
 
     /// Whether nobody has the message that the nodes wait for, and a human has accepted that it is lost with all that
@@ -91,7 +103,7 @@ impl Reign {
     pub fn is_cut_short(&self, memory: &Memory, reports: &[&Report]) -> bool {
         // Who has not met this reign may miss what an earlier one gave up and this one has published anew.
         memory.accepted_loss.is_some_and(|lost| lost <= self.position.last)
-            && is_given_up(memory, reports, |report| report.epoch >= self.term.epoch)
+            && is_given_up(memory, self.term.cut, reports, |report| report.epoch >= self.term.epoch)
     }
 }
 
@@ -101,26 +113,14 @@ impl InFlight {
         &self.message
     }
 
-    /// As [`Reign::judge`].
-    pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
-        // Not the position in flight: no node may have applied what is not confirmed.
-        self.reign.judge(report)
-    }
-
-    /// As [`Reign::judge_claim`].
-    pub fn judge_claim(&self, claim: Claim) -> Result<(), StaleHead> {
-        self.reign.judge_claim(claim)
+    /// The reign as it was before the message: no node may have applied what is not confirmed.
+    pub fn reign(&self) -> &Reign {
+        &self.reign
     }
 
     /// The broker confirmed the message: its writes are durable for everyone.
     pub fn confirmed(self) -> Reign {
         Reign { position: self.message.position, ..self.reign }
-    }
-}
-
-impl StaleHead {
-    fn shown_by(report: &Report) -> Self {
-        Self { node: Some(report.node), last: report.applied.last, epoch: report.epoch }
     }
 }
 
@@ -137,16 +137,17 @@ fn later(one: Link, other: Link) -> Link {
 
 /// Whether everything from the accepted sequence number on is lost: every node has reported, none has applied so much,
 /// and one whose word is of today misses exactly that and found nobody who has it.
-fn is_given_up(memory: &Memory, reports: &[&Report], is_of_today: impl Fn(&Report) -> bool) -> bool {
+fn is_given_up(
+    memory: &Memory,
+    cut: Cut,
+    reports: &[&Report],
+    is_of_today: impl Fn(&Report) -> bool,
+) -> bool {
     let Some(lost) = memory.accepted_loss else { return false };
     let has_reported = |node: &NodeId| reports.iter().any(|report| report.node == *node);
     memory.members.as_ref().is_none_or(|members| members.iter().all(has_reported))
         && reports.iter().any(|report| report.missing == Some(lost) && is_of_today(report))
-        && reports.iter().all(|report| report.applied.last < lost)
-}
-
-fn judge(epoch: u64, last: u64, seen: StaleHead) -> Result<(), StaleHead> {
-    if seen.epoch > epoch || seen.last > last { Err(seen) } else { Ok(()) }
+        && reports.iter().all(|report| report.applied.last < lost || cut.gives_up(report.claim()))
 }
 
 #[cfg(test)]

@@ -23,8 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::chain::{ChainHash, Position};
+use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::outcome::Rejection;
+use crate::replica::Applied;
 use crate::write::{Fingerprint, MAX_VALUE_BYTES};
 
 pub use read::SnapshotReader;
@@ -49,6 +51,9 @@ pub struct SnapshotHeader {
     pub hash: ChainHash,
     /// The highest epoch that a message was applied of.
     pub epoch: u64,
+    /// What the history does without.
+    #[serde(default, skip_serializing_if = "Cut::is_none")]
+    pub cut: Cut,
     /// When the last message was made, in milliseconds since the Unix epoch.
     pub at: u64,
     /// The digest of the rows.
@@ -60,9 +65,10 @@ pub struct SnapshotHeader {
 }
 
 impl SnapshotHeader {
-    /// Where the database is that the snapshot was taken of.
-    pub fn position(&self) -> Position {
-        Position { last: self.last, hash: self.hash }
+    /// What the database has applied that the snapshot was taken of.
+    pub fn applied(&self) -> Applied {
+        let position = Position { last: self.last, hash: self.hash };
+        Applied { position, epoch: self.epoch, cut: self.cut }
     }
 }
 

@@ -134,9 +134,7 @@ impl Database {
         for (seq, write) in (message.first..).zip(message.writes().unwrap_or_default()) {
             self.decide(ctx, node, seq, &write);
         }
-        let applied = &mut self.content.applied;
-        applied.position = message.position;
-        applied.epoch = applied.epoch.max(message.term.epoch);
+        self.content.applied = self.content.applied.after(message.term, message.position);
         ctx.oracle.applied(node, message.position, (!self.content.is_corrupt).then_some(self.content.digest));
         self.log.push_back(message);
     }
@@ -194,9 +192,10 @@ impl Database {
         if snapshot.applied.position.last <= self.content.applied.position.last {
             return false;
         }
-        let epoch = self.content.applied.epoch;
+        let Applied { epoch, cut, .. } = self.content.applied;
         self.content = snapshot;
-        self.content.applied.epoch = self.content.applied.epoch.max(epoch);
+        let applied = &mut self.content.applied;
+        (applied.epoch, applied.cut) = (applied.epoch.max(epoch), applied.cut.max(cut));
         self.log.clear();
         if ctx.is_mutated(Mutation::SnapshotWithoutRequests) {
             self.content.requests.clear();

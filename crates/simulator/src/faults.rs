@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     ScaleDown,
     CrashBroker,
     WipeBroker,
+    /// With all hearts, while the node that is furthest on is away.
+    WipeAllButOne,
     DeleteExchange,
     DeleteHead,
     PurgeHead,
@@ -45,7 +47,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::CrashHeart,
         Self::CrashAllHearts,
         Self::PauseHeart,
@@ -65,6 +67,7 @@ impl Fault {
         Self::ScaleDown,
         Self::CrashBroker,
         Self::WipeBroker,
+        Self::WipeAllButOne,
         Self::DeleteExchange,
         Self::DeleteHead,
         Self::PurgeHead,
@@ -137,6 +140,7 @@ impl World {
                 let down = self.ctx.rng.within(0, 5_000);
                 self.broker.wipe(&mut self.ctx, down);
             }
+            Fault::WipeAllButOne => self.wipe_all_but_one(),
             Fault::DeleteExchange => {
                 self.ctx.count(Seen::ExchangeDeleted);
                 self.broker.delete_exchange(&mut self.ctx);
@@ -246,6 +250,15 @@ impl World {
     fn pick_node(&mut self) -> Option<u32> {
         let nodes: Vec<u32> = self.members.iter().copied().collect();
         self.ctx.rng.pick(&nodes)
+    }
+
+    fn wipe_all_but_one(&mut self) {
+        let last = |node: &u32| self.disks.get(node).map(|disk| disk.applied().position.last);
+        let Some(node) = self.members.iter().copied().max_by_key(last) else { return };
+        self.ctx.count(Seen::AllWipedButOne);
+        self.strike_node(Fault::TakePodAway, node);
+        (0..self.hearts.len()).for_each(|heart| self.crash_heart(heart));
+        self.broker.wipe(&mut self.ctx, 0);
     }
 
     fn start_second_pod(&mut self, node: u32) {

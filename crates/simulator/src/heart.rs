@@ -158,8 +158,7 @@ impl Heart {
     /// Takes the list of the cluster's nodes, and what may be lost.
     pub(crate) fn replace_nodes(&mut self, members: BTreeSet<NodeId>, accepted_loss: Option<u64>) {
         self.memory.members = Some(members);
-        let reigns = matches!(self.session, Session::Reigning(_));
-        self.memory.accept_loss(accepted_loss, reigns);
+        self.memory.accepted_loss = accepted_loss;
     }
 
     fn open(&mut self, ctx: &mut Context) {
@@ -182,7 +181,6 @@ impl Heart {
             self.memory.contradiction = Some(seen);
         }
         self.leave(ctx);
-        self.memory.end_reign();
         self.session = Session::Waiting;
         let delay = self.backoff.next_delay(&mut ctx.rng);
         self.wake_in(ctx, delay);

@@ -163,6 +163,11 @@ impl Oracle {
         }
     }
 
+    /// What was given up is settled by the reign that begins without it.
+    pub(crate) fn cut(&mut self, from: Position) {
+        self.settle_at(from, from.last + 1);
+    }
+
     /// What a reign that had asked the nodes began without.
     pub(crate) fn take_left_out(&mut self) -> Option<Position> {
         self.left_out.take()
@@ -190,12 +195,17 @@ impl Oracle {
             && self.disks.iter().all(is_before)
             && !before.values().any(|hash| self.given_up.contains(hash))
         {
-            let is_behind = |(_, previous): &(&ChainHash, &Position)| previous.last + 1 >= tainted;
-            let kept: HashSet<ChainHash> = before.into_values().collect();
-            let behind = self.previous.iter().filter(is_behind).map(|(hash, _)| *hash);
-            self.given_up.extend(behind.filter(|hash| !kept.contains(hash)));
-            (self.tainted_from, self.newest) = (None, end.last);
+            self.settle_at(end, tainted);
         }
+    }
+
+    /// From here on nothing counts but what leads to this end.
+    fn settle_at(&mut self, end: Position, from: u64) {
+        let is_behind = |(_, previous): &(&ChainHash, &Position)| previous.last + 1 >= from;
+        let kept: HashSet<ChainHash> = self.ancestors(end).into_values().collect();
+        let behind = self.previous.iter().filter(is_behind).map(|(hash, _)| *hash);
+        self.given_up.extend(behind.filter(|hash| !kept.contains(hash)));
+        (self.tainted_from, self.newest) = (None, end.last);
     }
 
     /// The positions that lead to one, by sequence number.

@@ -224,7 +224,6 @@ impl World {
         let waited = self.ctx.now - since;
         match stuck {
             None if self.hearts.iter().any(Heart::is_reigning)
-                && self.have_all_been_told()
                 && self.operator.accepted_at.is_some_and(|at| at + ACCEPTED_FOR < self.ctx.now) =>
             {
                 (self.operator.accepted_loss, self.operator.accepted_at) = (None, None);
@@ -232,15 +231,6 @@ impl World {
             Some(stuck) if waited > self.ctx.settings.patience => self.give_up(stuck),
             _ => {}
         }
-    }
-
-    /// Whether every heart that may remember something knows what is given up.
-    fn have_all_been_told(&self) -> bool {
-        let is_told = |heart: usize| {
-            let told = self.operator.told.get(heart).and_then(Option::as_ref);
-            told.is_some_and(|(_, loss)| *loss == self.operator.accepted_loss)
-        };
-        (0..self.hearts.len()).all(|heart| !self.hearts[heart].is_up() || is_told(heart))
     }
 
     fn find_stuck(&self) -> Option<Stuck> {
@@ -264,17 +254,12 @@ impl World {
             pod_is_up && self.pods[pod].status.divergence.is_none()
         };
         let all_are_well = self.members.iter().all(|node| self.pod_of(*node).is_some_and(is_well));
-        // Nobody gives up what comes by itself; in the middle of faults some are rash. Nobody ever gives up what a database
-        // has: a node that comes back with it would not find out.
-        let is_trusted =
-            |node: &u32| self.pod_of(*node).is_none_or(|pod| self.pods[pod].status.divergence.is_none());
-        let trusted = self.disks.iter().filter(|(node, _)| is_trusted(node));
-        let furthest = trusted.map(|(_, disk)| disk.applied().position.last).max().unwrap_or(0);
+        // Nobody gives up what comes by itself; in the middle of faults some are rash.
         let (lost, is_needed) = match stuck {
             Stuck::Sealing(best) => (best + 1, !all_are_well),
             Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm() || self.ctx.oracle.is_excused(seq)),
         };
-        if lost <= furthest || !is_needed && self.operator.quiet_since.is_some() {
+        if !is_needed && self.operator.quiet_since.is_some() {
             return;
         }
         if self.operator.accepted_loss != Some(lost) {

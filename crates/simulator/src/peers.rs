@@ -1,8 +1,10 @@
 //! What peers give: their logs and whole databases, those of hearts included.
 
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::envelope::WriteMessage;
 use broadcast_protocol::replica::Halt;
+use broadcast_protocol::report::Claim;
 use broadcast_protocol::sequencer::RetainedAfter;
 
 use crate::agenda::{Actor, Event, Fetched, PodEvent};
@@ -37,14 +39,16 @@ impl World {
     }
 
     fn fetch(&mut self, asker: usize, after: Position) -> Fetched {
+        let cut = self.pods[asker].status.cut;
         let (mut is_out_of_reach, mut has_node) = (false, false);
         for pod in self.reachable(asker) {
             let pod = &self.pods[pod];
-            let is_of_other_history = matches!(pod.status.divergence, Some(Halt::Diverged { .. }));
+            let is_of_other_history =
+                matches!(pod.status.divergence, Some(Halt::Diverged { .. } | Halt::GivenUp { .. }));
             let disk = self.disks.get(&pod.node).filter(|disk| disk.works && !is_of_other_history);
             match disk.map(|disk| disk.log_after(after.last)) {
                 Some(LogPage::Messages(messages)) => {
-                    let linked = linked(after, messages.into_iter());
+                    let linked = linked(after, cut, messages.into_iter());
                     if !linked.is_empty() {
                         return Fetched::Messages(linked);
                     }
@@ -59,7 +63,7 @@ impl World {
             }
             match self.hearts[heart].memory.retained.after(after.last) {
                 RetainedAfter::Messages(messages) => {
-                    let linked = linked(after, messages);
+                    let linked = linked(after, cut, messages);
                     if !linked.is_empty() {
                         return Fetched::Messages(linked);
                     }
@@ -71,23 +75,31 @@ impl World {
     }
 
     fn fetch_snapshot(&mut self, asker: usize, after: u64) -> Option<Snapshot> {
+        let cut = self.pods[asker].status.cut;
         self.reachable(asker).into_iter().find_map(|pod| {
             let pod = &self.pods[pod];
             let disk = self.disks.get(&pod.node)?;
             // Rows that are not what their digest says are refused by whoever reads them.
             let is_given = disk.works && pod.status.divergence.is_none() && !disk.content.is_corrupt;
-            (is_given && disk.applied().position.last > after).then(|| disk.content.clone())
+            let is_wanted = disk.applied().position.last > after && !cut.gives_up(disk.applied().claim());
+            (is_given && is_wanted).then(|| disk.content.clone())
         })
     }
 }
 
-/// The messages up to the first that is not the next link.
-fn linked<'a>(after: Position, messages: impl Iterator<Item = &'a WriteMessage>) -> Vec<WriteMessage> {
+/// The messages up to the first that is not the next link. None of a history that was given up.
+fn linked<'a>(
+    after: Position,
+    cut: Cut,
+    messages: impl Iterator<Item = &'a WriteMessage>,
+) -> Vec<WriteMessage> {
     let mut position = after;
     let is_next = |message: &&WriteMessage| {
         let is_next = message.previous == position;
         position = message.position;
         is_next
     };
-    messages.take_while(is_next).cloned().collect()
+    let linked: Vec<WriteMessage> = messages.take_while(is_next).cloned().collect();
+    let is_given_up = |message: &WriteMessage| cut.gives_up(Claim::new(message.term, message.position));
+    if linked.iter().any(is_given_up) { Vec::new() } else { linked }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::digest::Digest;
 use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::names::NodeId;
-use broadcast_protocol::replica::{Halt, Replica, Standing};
+use broadcast_protocol::replica::{Applied, Halt, Replica, Standing};
 use broadcast_protocol::report::{Claim, NodeState, Sealed};
 
 use crate::agenda::{Actor, Event, Fetched, PodEvent, Time};
@@ -32,10 +33,11 @@ const SILENCE: Time = 3_000;
 /// What a node says of itself; changes where the program's status changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
-    pub(crate) applied: Position,
+    pub(crate) applied: Applied,
     digest: Digest,
     pub(crate) state: NodeState,
     epoch: u64,
+    pub(crate) cut: Cut,
     shown: Option<Position>,
     tip: Option<(Claim, Option<WriteMessage>)>,
     session: Option<u64>,
@@ -96,7 +98,8 @@ enum Busy {
 #[derive(Debug)]
 struct Rebuild {
     halt: Halt,
-    own: Position,
+    /// Up to where what it has counts: a peer has to be as far.
+    counts: u64,
     is_aside: bool,
     backoff: Backoff,
 }
@@ -254,7 +257,7 @@ impl Pod {
         self.state = State::Running(Box::new(Session {
             conn,
             replica,
-            newest: Term { epoch: 0, reign: 0 },
+            newest: Term::new(0, 0),
             number: ctx.rng.nonce(),
             next_tag: 0,
             unsettled: BTreeMap::new(),
@@ -323,7 +326,7 @@ impl Pod {
             State::Running(session) if matches!(session.busy, Some(Busy::Snapshot { .. })) => {
                 Some(session.replica.position().last)
             }
-            State::Rebuilding(rebuild) => Some(rebuild.own.last.saturating_sub(1)),
+            State::Rebuilding(rebuild) => Some(rebuild.counts.saturating_sub(1)),
             _ => None,
         }
     }
@@ -332,10 +335,11 @@ impl Pod {
 impl Status {
     fn starting(disk: &Database) -> Self {
         Self {
-            applied: disk.applied().position,
+            applied: disk.applied(),
             digest: disk.content.digest,
             state: NodeState::Bootstrapping,
             epoch: disk.applied().epoch,
+            cut: disk.applied().cut,
             shown: None,
             tip: None,
             session: None,
@@ -347,7 +351,7 @@ impl Status {
     }
 
     fn show_database(&mut self, disk: &Database) {
-        self.applied = disk.applied().position;
+        self.applied = disk.applied();
         self.digest = disk.content.digest;
     }
 }

@@ -14,7 +14,7 @@ fn one_seed_is_one_simulation() {
 #[test]
 fn a_broken_rule_is_noticed_and_the_right_protocol_is_not_blamed() {
     let violated =
-        |mutation| (1..=12).filter(|seed| simulate(*seed, mutation, false).violation.is_some()).count();
+        |mutation| (1..=40).filter(|seed| simulate(*seed, mutation, false).violation.is_some()).count();
     assert_eq!(violated(None), 0);
     assert_ne!(violated(Some(Mutation::AckedBeforeTransaction)), 0);
 }

@@ -117,6 +117,27 @@ async fn a_peer_with_the_same_wrong_history_is_no_help() {
 }
 
 #[tokio::test]
+async fn what_was_given_up_is_put_aside_for_what_the_cluster_has_kept() {
+    let (given_up, kept) = (Peer::start(3).await, Peer::start(2).await);
+    let cut = Cut { epoch: 2, last: 2 };
+    for (urls, kept_by) in [(vec![&given_up.url], None), (vec![&given_up.url, &kept.url], Some(&kept))] {
+        let urls: Vec<&str> = urls.into_iter().map(String::as_str).collect();
+        let node = Node::new(&mut History::default(), &urls);
+        let own = node.status.borrow().committed.applied.position;
+        let shutdown = node.shutdown.clone();
+        let (rebuilding, mut status) = node.rebuild(Divergence::Contradicted(Halt::GivenUp { own, cut }));
+        if kept_by.is_none() {
+            wait_for_reason(&mut status, "has what the cluster has given up: everything after 2").await;
+            shutdown.cancel();
+        }
+        let (node, rebuilt) = end(rebuilding).await;
+        assert_eq!((rebuilt, node.aside().exists()), (kept_by.is_some(), kept_by.is_some()));
+        let committed = kept_by.map(|kept| kept.committed);
+        assert!(committed.is_none_or(|kept| status.borrow().committed == kept));
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_of_one_stays_diverged_and_says_so_until_it_is_stopped() {
     let node = Node::new(&mut History::default(), &[]);
     let shutdown = node.shutdown.clone();

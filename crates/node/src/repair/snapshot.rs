@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
 use bytes::{Buf, Bytes, BytesMut};
 use reqwest::{Response, Url};
@@ -36,6 +36,15 @@ pub(crate) enum RebuildError {
     Store(StoreError),
 }
 
+/// Which snapshot is wanted; by default any that is of more than nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// One that is further on than this sequence number.
+    pub(crate) after: u64,
+    /// And of no history that was given up.
+    pub(crate) cut: Cut,
+}
+
 /// The beginning of a peer's snapshot.
 #[derive(Debug)]
 pub(crate) struct PeerSnapshot {
@@ -49,11 +58,11 @@ pub(crate) struct PeerSnapshot {
 }
 
 impl Peers {
-    /// Installs the first peer's snapshot that is further on than a position, and whole. Those in `tried` are not asked. `install` hands the source of
+    /// Installs the first peer's snapshot that is wanted, and whole. Those in `tried` are not asked. `install` hands the source of
     /// what it is given to [`crate::store::Store::install`], on a blocking thread.
     pub(crate) async fn install_snapshot<F, I>(
         &self,
-        position: Position,
+        wanted: Wanted,
         mut tried: Vec<(String, PeerError)>,
         install: I,
     ) -> Result<Committed, RebuildError>
@@ -62,7 +71,7 @@ impl Peers {
         F: Future<Output = Result<Committed, InstallError>> + Send,
     {
         loop {
-            let snapshot = self.fetch_snapshot(position, &mut tried).await?;
+            let snapshot = self.fetch_snapshot(wanted, &mut tried).await?;
             let peer = snapshot.peer.clone();
             tracing::info!(
                 peer,
@@ -79,11 +88,11 @@ impl Peers {
         }
     }
 
-    /// Opens the snapshot of the first peer that has one further on than a position. `tried` are those that are not
+    /// Opens the snapshot of the first peer that has one which is wanted. `tried` are those that are not
     /// asked (again); whoever cannot help is added.
     pub(crate) async fn fetch_snapshot(
         &self,
-        position: Position,
+        wanted: Wanted,
         tried: &mut Vec<(String, PeerError)>,
     ) -> Result<PeerSnapshot, NoHelp> {
         let is_tried = |tried: &[(String, PeerError)], peer: &str| tried.iter().any(|(name, _)| name == peer);
@@ -100,7 +109,7 @@ impl Peers {
                 if is_tried(tried, &peer) {
                     continue;
                 }
-                let opened = self.open_snapshot(&url, position);
+                let opened = self.open_snapshot(&url, wanted);
                 let opened = tokio::time::timeout(self.chunk_deadline, opened).await;
                 match opened.unwrap_or_else(|_| Err(PeerError::too_late(self.chunk_deadline))) {
                     Ok(snapshot) => return Ok(snapshot),
@@ -108,10 +117,10 @@ impl Peers {
                 }
             }
         }
-        Err(NoHelp { missing: position.last + 1, tried: tried.clone() })
+        Err(NoHelp { missing: wanted.after + 1, tried: tried.clone() })
     }
 
-    async fn open_snapshot(&self, base: &Url, position: Position) -> Result<PeerSnapshot, PeerError> {
+    async fn open_snapshot(&self, base: &Url, wanted: Wanted) -> Result<PeerSnapshot, PeerError> {
         let url = format!("{}/v1/snapshot", base.as_str().trim_end_matches('/'));
         let mut rest = self.client.get(url).send().await.map_err(unreachable)?;
         check_status(&rest)?;
@@ -131,8 +140,11 @@ impl Peers {
                 Err(error) => return Err(error.into()),
             }
         };
-        if header.last <= position.last {
+        if header.last <= wanted.after {
             return Err(PeerError::NothingNewer);
+        }
+        if wanted.cut.gives_up(header.applied().claim()) {
+            return Err(PeerError::GivenUp(wanted.cut.last));
         }
         let (peer, begin) = (name_of(base), begin.freeze());
         Ok(PeerSnapshot { peer, header, begin, rest, chunk_deadline: self.chunk_deadline })

@@ -41,7 +41,7 @@ fn lines(messages: &[WriteMessage]) -> Vec<u8> {
 
 /// The last sequence numbers of what was fetched after a position.
 async fn fetched(peers: &Peers, position: Position) -> Result<Vec<u64>, String> {
-    let messages = peers.fetch_after(position).await.map_err(|error| error.to_string())?;
+    let messages = peers.fetch_after(position, Cut::default()).await.map_err(|error| error.to_string())?;
     Ok(messages.iter().map(|message| message.position.last).collect())
 }
 
@@ -83,6 +83,24 @@ async fn nobody_can_help_says_what_was_tried() {
     }
     let error = fetched(&peers(&[]), messages[0].position).await.unwrap_err();
     assert_eq!(error, "no peer has 2 (no peers are configured)");
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_refused_and_the_next_peer_is_asked() {
+    let mut history = History::default();
+    let first = history.puts(1).remove(0);
+    let given_up = history.puts(2);
+    let mut other = History { epoch: 3, position: first.position };
+    other.message(&[crate::testing::put("c", "other", "1")]);
+    let others = other.puts(1);
+    let one = peer(&[("after=1", 200, lines(&given_up))]).await;
+    let two = peer(&[("after=2", 200, lines(&others))]).await;
+    let cut = Cut { epoch: 3, last: 2 };
+    let error = peers(&[&one]).fetch_after(first.position, cut).await.unwrap_err().to_string();
+    assert!(error.contains("has what the cluster has given up: everything after 2"), "{error}");
+    let fetched = peers(&[&one, &two]).fetch_after(others[0].previous, cut).await.unwrap();
+    assert_eq!(fetched[0].position, others[0].position);
+    assert!(peers(&[&one]).fetch_after(first.position, Cut { last: 3, ..cut }).await.is_ok(), "it was kept");
 }
 
 #[tokio::test]

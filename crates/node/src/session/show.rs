@@ -81,6 +81,7 @@ impl Session<'_> {
     fn build_knowledge(&self) -> Knowledge {
         Knowledge {
             epoch: self.replica.epoch(),
+            cut: self.replica.cut(),
             shown: self.replica.shown(),
             tip: self.replica.tip().map(Tip::of),
             session: (self.next_tag > 0).then_some(self.number),

@@ -82,8 +82,7 @@ impl Batch<'_> {
             }
         }
         self.append_to_log(message)?;
-        self.committed.applied.position = message.position;
-        self.committed.applied.epoch = self.committed.applied.epoch.max(message.term.epoch);
+        self.committed.applied = self.committed.applied.after(message.term, message.position);
         self.committed.at = message.at;
         Ok(())
     }
@@ -219,19 +218,7 @@ impl Batch<'_> {
                 forget.execute([name])?;
             }
         }
-        let Committed { applied, digest, rows, at } = self.committed;
-        let mut save = self.connection.prepare_cached(
-            "UPDATE _broadcast_state SET last = ?, hash = ?, epoch = ?, at = ?, digest = ?, rows = ?, log_bytes = ?",
-        )?;
-        save.execute(params![
-            applied.position.last,
-            applied.position.hash.to_string(),
-            applied.epoch,
-            at,
-            digest.to_string(),
-            rows,
-            self.log_bytes
-        ])?;
+        schema::save(self.connection, self.committed, self.log_bytes)?;
         Ok(AppliedBatch { committed: self.committed, rejected: self.rejected })
     }
 }

@@ -8,7 +8,7 @@ use std::io::Read;
 use broadcast_protocol::outcome::Rejection;
 use broadcast_protocol::replica::Applied;
 use broadcast_protocol::snapshot::{
-    SnapshotEntry, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRequest, SnapshotRow,
+    SnapshotEntry, SnapshotError, SnapshotReader, SnapshotRequest, SnapshotRow,
 };
 use rusqlite::{ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
@@ -57,8 +57,10 @@ impl Store {
              DELETE FROM _broadcast_collections; DELETE FROM _broadcast_log",
         )?;
         insert_all(&transaction, &mut snapshot)?;
-        save(&transaction, &header, before.epoch)?;
-        let committed = schema::load(&transaction)?.committed()?;
+        let Applied { position, epoch, cut } = header.applied();
+        let applied = Applied { position, epoch: epoch.max(before.epoch), cut: cut.max(before.cut) };
+        let committed = Committed { applied, digest: header.digest, rows: header.rows, at: header.at };
+        schema::save(&transaction, committed, 0)?;
         transaction.commit()?;
         Ok(committed)
     }
@@ -112,25 +114,6 @@ fn insert_request(insert: &mut Statement<'_>, request: &SnapshotRequest) -> Resu
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn save(
-    transaction: &Transaction<'_>,
-    header: &SnapshotHeader,
-    epoch_before: u64,
-) -> Result<(), rusqlite::Error> {
-    let applied = Applied { position: header.position(), epoch: header.epoch.max(epoch_before) };
-    let save = "UPDATE _broadcast_state
-        SET last = ?, hash = ?, epoch = ?, at = ?, digest = ?, rows = ?, log_bytes = 0";
-    let columns = params![
-        applied.position.last,
-        applied.position.hash.to_string(),
-        applied.epoch,
-        header.at,
-        header.digest.to_string(),
-        header.rows,
-    ];
-    transaction.execute(save, columns).map(drop)
 }
 
 #[cfg(test)]

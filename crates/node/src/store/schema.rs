@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use broadcast_protocol::chain::Position;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::digest::Digest;
 use broadcast_protocol::outcome::Rejection;
 use broadcast_protocol::replica::Applied;
@@ -17,14 +18,16 @@ const TABLES: &str = "
 CREATE TABLE documents(collection TEXT, key TEXT, value TEXT, seq INTEGER, PRIMARY KEY (collection, key)) WITHOUT ROWID;
 CREATE TABLE _broadcast_state(
     one INTEGER PRIMARY KEY CHECK (one = 1), schema INTEGER NOT NULL, incarnation INTEGER NOT NULL,
-    cluster TEXT NOT NULL, last INTEGER NOT NULL, hash TEXT NOT NULL, epoch INTEGER NOT NULL, at INTEGER NOT NULL,
+    cluster TEXT NOT NULL, last INTEGER NOT NULL, hash TEXT NOT NULL, epoch INTEGER NOT NULL,
+    cut_epoch INTEGER NOT NULL, cut_last INTEGER NOT NULL, at INTEGER NOT NULL,
     digest TEXT NOT NULL, rows INTEGER NOT NULL, log_bytes INTEGER NOT NULL);
 CREATE TABLE _broadcast_log(
     last INTEGER PRIMARY KEY, first INTEGER NOT NULL, hash TEXT NOT NULL, epoch INTEGER NOT NULL,
     at INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE _broadcast_waiting(
     last INTEGER NOT NULL, hash TEXT NOT NULL, first INTEGER NOT NULL, previous TEXT NOT NULL,
-    epoch INTEGER NOT NULL, reign INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (last, hash));
+    epoch INTEGER NOT NULL, reign INTEGER NOT NULL, cut_epoch INTEGER NOT NULL, cut_last INTEGER NOT NULL,
+    body BLOB NOT NULL, PRIMARY KEY (last, hash));
 CREATE TABLE _broadcast_requests(
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, content BLOB NOT NULL, rejection TEXT);
 CREATE TABLE _broadcast_collections(name TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
@@ -37,6 +40,7 @@ pub(super) struct State {
     pub(super) last: u64,
     pub(super) hash: String,
     pub(super) epoch: u64,
+    pub(super) cut: Cut,
     pub(super) at: u64,
     pub(super) digest: String,
     pub(super) rows: u64,
@@ -49,7 +53,7 @@ impl State {
         let hash = self.hash.parse().map_err(|error| StoreError::Damaged(format!("hash: {error}")))?;
         let digest = self.digest.parse().map_err(|error| StoreError::Damaged(format!("digest: {error}")))?;
         let position = Position { last: self.last, hash };
-        let applied = Applied { position, epoch: self.epoch };
+        let applied = Applied { position, epoch: self.epoch, cut: self.cut };
         Ok(Committed { applied, digest, rows: self.rows, at: self.at })
     }
 }
@@ -75,7 +79,7 @@ fn is_empty(connection: &Connection) -> Result<bool, rusqlite::Error> {
 fn create(connection: &Connection, cluster: &str) -> Result<(), StoreError> {
     connection.execute_batch(TABLES)?;
     connection.execute(
-        "INSERT INTO _broadcast_state VALUES (1, ?, 0, ?, 0, ?, 0, 0, ?, 0, 0)",
+        "INSERT INTO _broadcast_state VALUES (1, ?, 0, ?, 0, ?, 0, 0, 0, 0, ?, 0, 0)",
         params![
             SCHEMA_VERSION,
             cluster,
@@ -113,7 +117,8 @@ pub(super) fn check_owner(connection: &Connection, path: &Path, cluster: &str) -
 /// Reads the state row.
 pub(super) fn load(connection: &Connection) -> Result<State, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT incarnation, last, hash, epoch, at, digest, rows, log_bytes, cluster FROM _broadcast_state",
+        "SELECT incarnation, last, hash, epoch, cut_epoch, cut_last, at, digest, rows, log_bytes, cluster
+         FROM _broadcast_state",
     )?;
     statement.query_row([], |row| {
         Ok(State {
@@ -121,13 +126,30 @@ pub(super) fn load(connection: &Connection) -> Result<State, rusqlite::Error> {
             last: row.get(1)?,
             hash: row.get(2)?,
             epoch: row.get(3)?,
-            at: row.get(4)?,
-            digest: row.get(5)?,
-            rows: row.get(6)?,
-            log_bytes: row.get(7)?,
-            cluster: row.get(8)?,
+            cut: Cut { epoch: row.get(4)?, last: row.get(5)? },
+            at: row.get(6)?,
+            digest: row.get(7)?,
+            rows: row.get(8)?,
+            log_bytes: row.get(9)?,
+            cluster: row.get(10)?,
         })
     })
+}
+
+/// Says where the rows stand.
+pub(super) fn save(
+    connection: &Connection,
+    committed: Committed,
+    log_bytes: u64,
+) -> Result<(), rusqlite::Error> {
+    let Committed { applied: Applied { position, epoch, cut }, digest, rows, at } = committed;
+    let mut save = connection.prepare_cached(
+        "UPDATE _broadcast_state SET last = ?, hash = ?, epoch = ?, cut_epoch = ?, cut_last = ?, at = ?,
+         digest = ?, rows = ?, log_bytes = ?",
+    )?;
+    let (hash, digest) = (position.hash.to_string(), digest.to_string());
+    let columns = params![position.last, hash, epoch, cut.epoch, cut.last, at, digest, rows, log_bytes];
+    save.execute(columns).map(drop)
 }
 
 /// Why a request was rejected, if it was.

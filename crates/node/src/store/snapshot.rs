@@ -75,6 +75,7 @@ impl Reader<'_> {
             last: committed.applied.position.last,
             hash: committed.applied.position.hash,
             epoch: committed.applied.epoch,
+            cut: committed.applied.cut,
             at: committed.at,
             digest: committed.digest,
             rows: committed.rows,

@@ -1,6 +1,7 @@
 //! The messages that wait for what is before them: they are not applied, and acknowledged because they are here.
 
 use broadcast_protocol::chain::{ChainHash, Position};
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::envelope::{Link, Message, Term, WriteMessage};
 use broadcast_protocol::replica::Kept;
 use bytes::Bytes;
@@ -13,17 +14,18 @@ impl Store {
     /// What waits.
     pub(crate) fn kept(&self) -> Result<Vec<Kept>, StoreError> {
         let mut find = self.connection.prepare_cached(
-            "SELECT epoch, reign, first, previous, last, hash, length(body) FROM _broadcast_waiting",
+            "SELECT epoch, reign, cut_epoch, cut_last, first, previous, last, hash, length(body) FROM _broadcast_waiting",
         )?;
         let mut rows = find.query([])?;
         let mut kept = Vec::new();
         while let Some(row) = rows.next()? {
-            let first: u64 = row.get(2)?;
+            let first: u64 = row.get(4)?;
+            let cut = Cut { epoch: row.get(2)?, last: row.get(3)? };
             kept.push(Kept {
-                term: Term { epoch: row.get(0)?, reign: row.get(1)? },
-                previous: Position { last: first.saturating_sub(1), hash: hash(row, 3)? },
-                position: Position { last: row.get(4)?, hash: hash(row, 5)? },
-                bytes: row.get(6)?,
+                term: Term { epoch: row.get(0)?, reign: row.get(1)?, cut },
+                previous: Position { last: first.saturating_sub(1), hash: hash(row, 5)? },
+                position: Position { last: row.get(6)?, hash: hash(row, 7)? },
+                bytes: row.get(8)?,
             });
         }
         Ok(kept)
@@ -40,8 +42,8 @@ impl Reader<'_> {
 /// Keeps a message, in the place of one with its position.
 pub(super) fn keep(connection: &Connection, message: &WriteMessage) -> Result<(), rusqlite::Error> {
     let mut insert = connection.prepare_cached(
-        "INSERT OR REPLACE INTO _broadcast_waiting(last, hash, first, previous, epoch, reign, body)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO _broadcast_waiting(last, hash, first, previous, epoch, reign, cut_epoch, cut_last, body)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     let WriteMessage { term, first, previous, position, .. } = message;
     insert
@@ -52,6 +54,8 @@ pub(super) fn keep(connection: &Connection, message: &WriteMessage) -> Result<()
             previous.hash.to_string(),
             term.epoch,
             term.reign,
+            term.cut.epoch,
+            term.cut.last,
             message.body().as_ref()
         ])
         .map(drop)

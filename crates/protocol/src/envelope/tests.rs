@@ -14,7 +14,7 @@ fn batch(count: usize) -> WriteBatch {
 }
 
 fn term(epoch: u64) -> Term {
-    Term { epoch, reign: 5 }
+    Term::new(epoch, 5)
 }
 
 fn message(count: usize) -> WriteMessage {
@@ -48,6 +48,21 @@ fn a_message_of_the_next_reign_has_the_same_hash() {
 }
 
 #[test]
+fn what_was_cut_travels_with_writes_and_marks() {
+    let term = Term { cut: Cut { epoch: 6, last: 3 }, ..term(7) };
+    let write = Link::Write(message(2)).with_term(term);
+    let mark = Link::Mark(Mark::genesis(CLUSTER, 0)).with_term(term);
+    for link in [write, mark] {
+        let body = Message::Link(link).body();
+        let Ok(Message::Link(read)) = Message::decode(CLUSTER, &body) else { panic!("no link") };
+        assert_eq!(read.term(), term);
+        let beyond =
+            String::from_utf8(body.to_vec()).unwrap().replace("\"last\":3}", "\"last\":9223372036854775808}");
+        assert!(Message::decode(CLUSTER, &beyond.into()).unwrap_err().to_string().contains("cut"));
+    }
+}
+
+#[test]
 fn a_mark_survives_the_wire() {
     let mark = Mark {
         cluster: CLUSTER.to_owned(),
@@ -60,6 +75,7 @@ fn a_mark_survives_the_wire() {
         panic!("no mark")
     };
     assert_eq!(read, mark);
+    assert!(!String::from_utf8_lossy(&mark.body()).contains("cut"), "nothing was");
     assert_eq!(Mark::genesis(CLUSTER, 0).position, Position::genesis(CLUSTER));
 }
 

@@ -10,6 +10,7 @@ use super::{
     DecodeError, Link, MAX_MESSAGE_BYTES, MAX_NUMBER, Mark, Message, Seal, Term, VERSION, WriteMessage,
 };
 use crate::chain::{ChainHash, Position};
+use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::write::{self, MAX_WRITES};
 
@@ -23,6 +24,8 @@ pub(super) struct Wire<'a> {
     pub(super) at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reign: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cut: Option<Cut>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) hash: Option<ChainHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +52,7 @@ impl Wire<'_> {
             epoch,
             at,
             reign: None,
+            cut: None,
             hash: None,
             first: None,
             prev: None,
@@ -58,6 +62,11 @@ impl Wire<'_> {
             number: None,
             writes: None,
         }
+    }
+
+    pub(super) fn of_reign(cluster: &str, term: Term, at: u64) -> Wire<'_> {
+        let cut = Some(term.cut).filter(|cut| !cut.is_none());
+        Wire { reign: Some(term.reign), cut, ..Wire::new(cluster, term.epoch, at) }
     }
 }
 
@@ -80,9 +89,12 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
     if wire.cluster != cluster {
         return Err(other_cluster(cluster, &wire.cluster));
     }
-    let numbers = [wire.epoch, wire.at, wire.reign.unwrap_or(0), wire.last.unwrap_or(0)];
-    if numbers.into_iter().any(|number| number > MAX_NUMBER) {
-        return Err(DecodeError::Malformed(format!("epoch, reign, at and last are at most {MAX_NUMBER}")));
+    let cut = wire.cut.unwrap_or_default();
+    let (reign, last) = (wire.reign.unwrap_or(0), wire.last.unwrap_or(0));
+    if [wire.epoch, wire.at, reign, last, cut.epoch, cut.last].into_iter().any(|number| number > MAX_NUMBER) {
+        return Err(DecodeError::Malformed(format!(
+            "epoch, reign, at, last and those of cut are at most {MAX_NUMBER}"
+        )));
     }
     let (cluster_id, epoch, at) = (cluster.to_owned(), wire.epoch, wire.at);
     match wire {
@@ -98,7 +110,7 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
             number: None,
             ..
         } => {
-            let written = Written { term: Term { epoch, reign }, at, first, prev, hash, writes };
+            let written = Written { term: Term { epoch, reign, cut }, at, first, prev, hash, writes };
             written.decode(cluster, body).map(|message| Message::Link(Link::Write(message)))
         }
         Wire {
@@ -113,13 +125,14 @@ pub(super) fn decode(cluster: &str, body: &Bytes) -> Result<Message, DecodeError
             number: None,
             ..
         } => {
-            let (term, position) = (Term { epoch, reign }, Position { last, hash });
+            let (term, position) = (Term { epoch, reign, cut }, Position { last, hash });
             Ok(Message::Link(Link::Mark(Mark { cluster: cluster_id, term, position, at, digest })))
         }
         Wire {
             seal: Some(nonce),
             number: Some(number),
             reign: None,
+            cut: None,
             hash: None,
             last: None,
             digest: None,

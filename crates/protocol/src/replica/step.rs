@@ -1,6 +1,7 @@
 //! What a replica is told and what it answers.
 
 use crate::chain::{ChainHash, Position};
+use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::envelope::{DecodeError, Term, WriteMessage};
 use crate::report::Claim;
@@ -12,12 +13,25 @@ pub struct Applied {
     pub position: Position,
     /// The highest epoch that a message was applied of.
     pub epoch: u64,
+    /// What the history does without, as far as the messages applied say.
+    pub cut: Cut,
 }
 
 impl Applied {
     /// Nothing.
     pub fn nothing(cluster: &str) -> Self {
-        Self { position: Position::genesis(cluster), epoch: 0 }
+        Self { position: Position::genesis(cluster), epoch: 0, cut: Cut::default() }
+    }
+
+    /// As far as this after a message of a reign.
+    #[must_use]
+    pub fn after(self, term: Term, position: Position) -> Self {
+        Self { position, epoch: self.epoch.max(term.epoch), cut: self.cut.max(term.cut) }
+    }
+
+    /// It as a claim.
+    pub fn claim(self) -> Claim {
+        Claim { epoch: self.epoch, cut: self.cut, position: self.position }
     }
 }
 
@@ -49,6 +63,14 @@ pub enum Halt {
         own: Position,
         /// The cluster's hash there.
         other: ChainHash,
+    },
+    /// The rows are of what a human has given up while this node was away.
+    #[error("diverged: this node is at {} with what the cluster has given up: everything after {}", own.last, cut.last)]
+    GivenUp {
+        /// Where this node is.
+        own: Position,
+        /// What the cluster does without.
+        cut: Cut,
     },
     /// The rows are not what the other nodes have.
     #[error("diverged: this node has digest {own} at {last}, most nodes have {other}")]
@@ -134,12 +156,23 @@ pub enum Standing {
     },
 }
 
-/// A message from a peer does not follow what is applied.
+/// Why a message from a peer is not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the peer's message starts after {found:?}, this node is at {expected:?}")]
-pub struct BrokenLink {
-    /// Where this node is.
-    pub expected: Position,
-    /// What the message follows.
-    pub found: Position,
+pub enum RepairError {
+    /// It does not follow what is applied.
+    #[error("the peer's message starts after {found:?}, this node is at {expected:?}")]
+    BrokenLink {
+        /// Where this node is.
+        expected: Position,
+        /// What the message follows.
+        found: Position,
+    },
+    /// It is of what the cluster does without.
+    #[error("the peer's message ends at {last}; the cluster has given up everything after {}", cut.last)]
+    GivenUp {
+        /// Where the message ends.
+        last: u64,
+        /// What the cluster does without.
+        cut: Cut,
+    },
 }

@@ -16,7 +16,7 @@ fn batch(key: &str, count: usize) -> WriteBatch {
 }
 
 fn term(epoch: u64) -> Term {
-    Term { epoch, reign: epoch }
+    Term::new(epoch, epoch)
 }
 
 fn after(previous: Position, epoch: u64, key: &str) -> WriteMessage {
@@ -38,7 +38,7 @@ fn mark(epoch: u64, position: Position) -> Bytes {
 }
 
 fn replica_at(position: Position, epoch: u64) -> Replica<u64> {
-    Replica::new(CLUSTER, Applied { position, epoch }, [], KEEP_BYTES)
+    Replica::new(CLUSTER, Applied { position, epoch, cut: Cut::default() }, [], KEEP_BYTES)
 }
 
 fn empty() -> Replica<u64> {
@@ -179,7 +179,7 @@ fn a_peers_message_that_does_not_follow_is_refused() {
     let chain = chain(1, 3);
     let mut replica = replica_at(chain[0].position, 1);
     let error = replica.repair(chain[2].clone()).unwrap_err();
-    assert_eq!(error, BrokenLink { expected: chain[0].position, found: chain[1].position });
+    assert_eq!(error, RepairError::BrokenLink { expected: chain[0].position, found: chain[1].position });
     let other = after(Position::genesis(CLUSTER), 1, "other");
     let forked = after(other.position, 1, "forked");
     assert!(replica.repair(forked).is_err());
@@ -228,7 +228,7 @@ fn what_a_heart_with_a_stale_head_has_published_and_not_confirmed_contradicts_no
 #[test]
 fn of_two_successors_of_one_message_the_one_that_its_own_reign_goes_on_from_is_applied() {
     let one = after(Position::genesis(CLUSTER), 1, "one");
-    let other_reign = Term { epoch: 1, reign: 9 };
+    let other_reign = Term::new(1, 9);
     let other = WriteMessage::new(CLUSTER, other_reign, Position::genesis(CLUSTER), 0, batch("other", 1));
     let end = WriteMessage::new(CLUSTER, other_reign, other.position, 0, batch("end", 1));
     let mut replica = empty();
@@ -328,7 +328,7 @@ fn a_snapshot_stands_for_everything_up_to_its_position() {
     replica.receive(1, chain[2].body());
     replica.receive(2, chain[3].body());
     replica.receive(3, chain[4].body());
-    let steps = replica.adopt(Applied { position: chain[3].position, epoch: 1 });
+    let steps = replica.adopt(Applied { position: chain[3].position, epoch: 1, cut: Cut::default() });
     assert_steps(&steps, &["discard 3", "discard 4"]);
     assert_eq!((replica.standing(), replica.position()), (Standing::Current, chain[3].position));
     assert_steps(&replica.receive(4, &mark(1, chain[4].position)), &["apply kept 5", "ack 4 Mark"]);
@@ -349,3 +349,34 @@ fn a_marks_digest_is_compared_at_its_own_position_only() {
 }
 
 mod any_order;
+
+#[test]
+fn what_was_given_up_while_a_node_was_away_is_not_the_clusters() {
+    let cut = Cut { epoch: 5, last: 2 };
+    let (own, others) = (chain(4, 4), chain(6, 3));
+    let term = Term { cut, ..term(6) };
+    let marked = |position| {
+        Message::from(Mark { cluster: CLUSTER.to_owned(), term, position, at: 0, digest: None }).body()
+    };
+    let mark_behind = marked(others[1].position);
+    for (applied, epoch, halts) in [(3, 4, true), (2, 4, false), (3, 5, false)] {
+        let mut replica = replica_at(own[applied - 1].position, epoch);
+        let steps = replica.receive(0, &mark_behind);
+        let halt = Halt::GivenUp { own: own[applied - 1].position, cut };
+        assert_eq!(
+            matches!(&steps[..], [Step::Halt(found)] if *found == halt),
+            halts,
+            "{applied} of {epoch}: {steps:?}"
+        );
+        assert_eq!(replica.cut(), cut);
+    }
+    let mut replica = replica_at(own[1].position, 4);
+    replica.receive(0, &mark_behind);
+    let error = replica.repair(own[2].clone()).unwrap_err();
+    assert_eq!(error, RepairError::GivenUp { last: 3, cut });
+    assert!(replica.repair(own[2].with_term(term)).is_ok());
+    assert_eq!(
+        Applied::nothing(CLUSTER).after(term, own[2].position),
+        Applied { position: own[2].position, epoch: 6, cut }
+    );
+}

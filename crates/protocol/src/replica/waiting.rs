@@ -14,7 +14,7 @@ const MAX_KEPT: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) enum Place<T> {
     /// Here, not acknowledged.
-    Memory(T, WriteMessage),
+    Memory(T, Box<WriteMessage>),
     /// In the database.
     Database,
 }
@@ -91,8 +91,8 @@ impl<T: Copy + Ord> Waiting<T> {
         let any =
             || self.by_position.values().max_by_key(|waiter| (waiter.kept.term.epoch, waiter.kept.position));
         newest.or_else(any).map(|Waiter { kept, place, .. }| Tip {
-            claim: Claim { epoch: kept.term.epoch, position: kept.position },
-            message: if let Place::Memory(_, message) = place { Some(message) } else { None },
+            claim: Claim::new(kept.term, kept.position),
+            message: if let Place::Memory(_, message) = place { Some(&**message) } else { None },
         })
     }
 
@@ -178,7 +178,7 @@ impl<T: Copy + Ord> Waiting<T> {
             self.in_memory.remove(&tag);
             self.kept_bytes += waiter.kept.bytes;
             if let Place::Memory(tag, message) = std::mem::replace(&mut waiter.place, Place::Database) {
-                kept.push((tag, message));
+                kept.push((tag, *message));
             }
         }
         kept

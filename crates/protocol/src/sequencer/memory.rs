@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::StaleHead;
-use crate::chain::Position;
 use crate::envelope::{Link, WriteMessage};
 use crate::names::NodeId;
 use crate::report::Claim;
@@ -23,11 +22,9 @@ pub struct Memory {
     /// What a node said that contradicted a head. The next take-over would find the same head.
     pub contradiction: Option<StaleHead>,
     /// Whether the next take-over has to go back to what nodes have applied: the loss of the rest was accepted.
-    pub cut: bool,
+    pub is_cut_short: bool,
     /// What this heart confirmed.
     pub retained: Retained,
-    /// Whether a human gave up what this heart has confirmed while it reigned.
-    pub(super) gives_up: bool,
 }
 
 /// The newest messages that this heart confirmed, each continuing the one before.
@@ -59,8 +56,7 @@ impl Memory {
             members: None,
             accepted_loss: None,
             contradiction: None,
-            cut: false,
-            gives_up: false,
+            is_cut_short: false,
             retained: Retained {
                 messages: VecDeque::new(),
                 bytes: 0,
@@ -77,8 +73,8 @@ impl Memory {
 
     /// A reign begins with this link, confirmed: whatever was in question before is settled. `before` leads to it.
     pub fn begin_reign(&mut self, link: Link, before: Vec<WriteMessage>) {
-        (self.genesis, self.contradiction, self.cut, self.gives_up) = (false, None, false, false);
-        let (epoch, position) = (link.term().epoch, link.position());
+        (self.genesis, self.contradiction, self.is_cut_short) = (false, None, false);
+        let end = Claim::new(link.term(), link.position());
         let mut messages = before;
         if let Link::Write(message) = link {
             messages.push(message);
@@ -89,29 +85,7 @@ impl Memory {
         for message in messages.drain(first_new..) {
             self.retained.push(message);
         }
-        self.retained.confirm(epoch, position);
-    }
-
-    /// The reign, if there was one, is over. Another heart may begin a history without what was given up.
-    pub fn end_reign(&mut self) {
-        if std::mem::take(&mut self.gives_up) || self.cut {
-            self.retained.forget_all();
-        }
-    }
-
-    /// A human accepts the loss of everything from a sequence number on, or takes that back. A heart that does not reign
-    /// must not claim later what is given up now.
-    pub fn accept_loss(&mut self, from: Option<u64>, reigns: bool) {
-        if from == self.accepted_loss {
-            return;
-        }
-        let claims =
-            self.retained.confirmed.is_some_and(|end| from.is_some_and(|from| from <= end.position.last));
-        self.gives_up = claims && reigns;
-        if claims && !reigns {
-            self.retained.forget_all();
-        }
-        self.accepted_loss = from;
+        self.retained.confirm(end);
     }
 }
 
@@ -128,7 +102,7 @@ impl Retained {
 
     /// Takes a message that the broker has confirmed. One that does not continue what is kept begins anew.
     pub fn push(&mut self, message: WriteMessage) {
-        let claim = Claim { epoch: message.term.epoch, position: message.position };
+        let claim = Claim::new(message.term, message.position);
         match self.confirmed.replace(claim).map(|end| end.position) {
             Some(end) if end == message.position => return,
             Some(end) if end != message.previous => self.forget_through(u64::MAX),
@@ -142,16 +116,11 @@ impl Retained {
     }
 
     /// Takes note of a position that the broker has confirmed without its content.
-    pub fn confirm(&mut self, epoch: u64, position: Position) {
-        if self.messages.back().is_some_and(|last| last.position != position) {
+    pub fn confirm(&mut self, end: Claim) {
+        if self.messages.back().is_some_and(|last| last.position != end.position) {
             self.forget_through(u64::MAX);
         }
-        self.confirmed = Some(Claim { epoch, position });
-    }
-
-    fn forget_all(&mut self) {
-        self.forget_through(u64::MAX);
-        self.confirmed = None;
+        self.confirmed = Some(end);
     }
 
     /// Forgets what every node has applied.

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::is_given_up;
 use super::memory::Memory;
 use crate::chain::Position;
+use crate::cut::Cut;
 use crate::envelope::{Link, Mark, Term, WriteMessage};
 use crate::names::NodeId;
 use crate::report::{Claim, Report};
@@ -37,6 +38,8 @@ pub(super) struct Testimony {
     claim: Option<Claim>,
     /// The highest epoch that anybody has named.
     epoch: u64,
+    /// The newest cut that anybody has named.
+    cut: Cut,
 }
 
 /// What one node has said. Reports may overtake each other: what an answer said stays said.
@@ -77,12 +80,19 @@ pub struct Unsealed {
 impl Testimony {
     /// Nothing has been said yet; `nonce` is that of the seals.
     pub(super) fn new(nonce: u64) -> Self {
-        Self { nonce, nodes: BTreeMap::new(), tips: BTreeMap::new(), claim: None, epoch: 0 }
+        Self {
+            nonce,
+            nodes: BTreeMap::new(),
+            tips: BTreeMap::new(),
+            claim: None,
+            epoch: 0,
+            cut: Cut::default(),
+        }
     }
 
     /// Takes a report; `number` is that of the newest seal published so far.
     pub(super) fn hear(&mut self, report: &Report, number: u64) {
-        self.meet_epoch(report.epoch);
+        self.meet(report.epoch, report.cut);
         let heard = self.nodes.entry(report.node).or_insert_with(|| Heard {
             latest: report.clone(),
             sessions: VecDeque::new(),
@@ -95,7 +105,7 @@ impl Testimony {
 
     /// Takes the message that a node has and cannot prove.
     pub(super) fn hear_tip(&mut self, node: NodeId, tip: WriteMessage) {
-        self.meet_epoch(tip.term.epoch);
+        self.meet(tip.term.epoch, tip.term.cut);
         if let Some(heard) = self.nodes.get_mut(&node) {
             heard.take_answer(self.nonce, Some(&tip));
         }
@@ -104,16 +114,17 @@ impl Testimony {
 
     /// Takes what another heart has confirmed.
     pub(super) fn hear_claim(&mut self, claim: Claim) {
-        self.meet_epoch(claim.epoch);
+        self.meet(claim.epoch, claim.cut);
         let rank = |claim: &Claim| (claim.epoch, claim.position.last);
         if self.claim.is_none_or(|known| rank(&known) < rank(&claim)) {
             self.claim = Some(claim);
         }
     }
 
-    /// Takes note of an epoch that was in use.
-    pub(super) fn meet_epoch(&mut self, epoch: u64) {
+    /// Takes note of an epoch that was in use, and of what was cut by then.
+    pub(super) fn meet(&mut self, epoch: u64, cut: Cut) {
         self.epoch = self.epoch.max(epoch);
+        self.cut = self.cut.max(cut);
     }
 
     /// An epoch that nothing heard of was published under.
@@ -123,7 +134,7 @@ impl Testimony {
 
     /// A reign under that epoch.
     pub(super) fn next_term(&self) -> Term {
-        Term { epoch: self.next_epoch(), reign: self.nonce }
+        Term { epoch: self.next_epoch(), reign: self.nonce, cut: self.cut }
     }
 
     /// Whether nobody has a history.
@@ -133,15 +144,21 @@ impl Testimony {
 
     /// The end of the history, once all have answered.
     pub(super) fn decide(&self, cluster: &str, memory: &Memory, at: u64) -> Result<Link, Unsealed> {
-        let is_cut = memory.cut || self.is_given_up(memory);
+        let is_cut = memory.is_cut_short || self.is_given_up(memory);
         let end = if is_cut { self.find_applied(cluster) } else { self.find_end(cluster, memory) };
         let best = end.claim.position.last;
         let accepted = !is_cut && memory.accepted_loss == Some(best + 1);
         let unanswered = self.waited_for(memory, |heard| !is_cut && heard.answer.is_none());
-        if !accepted && (!unanswered.is_empty() || self.nodes.is_empty()) {
+        let is_incomplete = !unanswered.is_empty() || self.nodes.is_empty();
+        if is_incomplete && !accepted {
             return Err(Unsealed { unanswered, best });
         }
-        let term = self.next_term();
+        let mut term = self.next_term();
+        if is_cut || is_incomplete {
+            // Whoever is not heard may have met any epoch by now, but hardly one for each millisecond.
+            term.epoch = term.epoch.max(at);
+            term.cut = Cut { epoch: term.epoch, last: best };
+        }
         let link = if let Some(message) = end.content {
             Link::Write(message.clone())
         } else {
@@ -154,29 +171,34 @@ impl Testimony {
     fn is_given_up(&self, memory: &Memory) -> bool {
         let reports: Vec<&Report> = self.reports().map(|(report, _)| report).collect();
         // What a node missed before it met the seal may be further on in its queue.
-        is_given_up(memory, &reports, |report| {
+        is_given_up(memory, self.cut, &reports, |report| {
             self.nodes.get(&report.node).is_some_and(|heard| heard.is_answer(report))
         })
     }
 
     fn find_applied(&self, cluster: &str) -> End<'_> {
-        self.reports().max_by_key(|(report, _)| report.applied.last).map_or_else(
-            || End::at(Claim { epoch: 0, position: Position::genesis(cluster) }),
-            |(report, _)| End::at(Claim { epoch: report.epoch, position: report.applied }),
-        )
+        let nothing = Claim::new(Term::new(0, 0), Position::genesis(cluster));
+        let applied = self.reports().map(|(report, _)| report.claim()).filter(|claim| self.counts(*claim));
+        End::at(applied.max_by_key(|claim| claim.position.last).unwrap_or(nothing))
     }
 
     fn find_end<'a>(&'a self, cluster: &str, memory: &'a Memory) -> End<'a> {
         let applied = self.find_applied(cluster);
         let shown = self.reports().filter_map(|(report, _)| {
-            report.shown.map(|position| End::at(Claim { epoch: report.epoch, position }))
+            report.shown.map(|position| End::at(Claim { epoch: report.epoch, cut: report.cut, position }))
         });
         let tips = self.reports().filter_map(|(_, tip)| tip).map(End::with);
         let own = memory.retained.confirmed().map(|claim| End { claim, content: memory.retained.last() });
         let claimed = self.claim.map(End::at);
         // What was applied is never undone, whatever epoch something earlier is of.
-        let later = |end: &End<'_>| end.claim.position.last > applied.claim.position.last;
+        let later =
+            |end: &End<'_>| end.claim.position.last > applied.claim.position.last && self.counts(end.claim);
         shown.chain(tips).chain(own).chain(claimed).filter(later).max_by_key(End::rank).unwrap_or(applied)
+    }
+
+    /// Whether a position may be the end: not one of what was given up.
+    fn counts(&self, claim: Claim) -> bool {
+        !self.cut.gives_up(claim)
     }
 
     /// All that counts of what the nodes have said, each with the tip that it names when that is here too.
@@ -233,7 +255,7 @@ impl Heard {
 
 /// Whether a report names this message as the node's tip.
 fn is_named(tip: &WriteMessage, report: &Report) -> bool {
-    report.tip == Some(Claim { epoch: tip.term.epoch, position: tip.position })
+    report.tip == Some(Claim::new(tip.term, tip.position))
 }
 
 /// A point that may be the end.
@@ -246,10 +268,7 @@ struct End<'a> {
 
 impl<'a> End<'a> {
     fn with(message: &'a WriteMessage) -> Self {
-        Self {
-            claim: Claim { epoch: message.term.epoch, position: message.position },
-            content: Some(message),
-        }
+        Self { claim: Claim::new(message.term, message.position), content: Some(message) }
     }
 
     fn at(claim: Claim) -> Self {

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use super::memory::Memory;
 use super::seal::{Testimony, Unsealed};
 use super::{Reign, StaleHead, later};
+use crate::cut::Cut;
 use crate::envelope::{Link, Mark, Message, Seal, Term, WriteMessage};
 use crate::names::NodeId;
 use crate::report::{Claim, Report};
@@ -130,7 +131,7 @@ impl<T: Copy> TakeOver<T> {
         self.taken = Some(delivery);
         match message {
             Some(Message::Link(link)) => {
-                self.testimony.meet_epoch(link.term().epoch);
+                self.testimony.meet(link.term().epoch, link.term().cut);
                 if let Link::Write(message) = &link {
                     self.keep(message.clone());
                 }
@@ -153,9 +154,11 @@ impl<T: Copy> TakeOver<T> {
         }
         let known = memory.retained.confirmed();
         // What this heart knows is not always in the head queue, nor with any node: its log may give it to them yet.
-        let met =
-            [known.map(|own| own.epoch), memory.contradiction.map(|seen| seen.epoch), Some(self.sealing)];
-        met.into_iter().flatten().for_each(|epoch| self.testimony.meet_epoch(epoch));
+        if let Some(own) = known {
+            self.testimony.meet(own.epoch, own.cut);
+        }
+        let contradicting = memory.contradiction.map_or(0, |seen| seen.epoch);
+        self.testimony.meet(self.sealing.max(contradicting), Cut::default());
         match self.latest.take() {
             Some(link) if self.is_the_end(&link, memory) => {
                 let link = refreshed(link, at).with_term(self.testimony.next_term());
@@ -172,8 +175,7 @@ impl<T: Copy> TakeOver<T> {
     pub fn confirmed(&mut self, at: u64) {
         match &mut self.phase {
             Phase::Beginning { mark } => {
-                let link =
-                    refreshed(Link::Mark(mark.clone()), at).with_term(Term { epoch: 1, reign: self.nonce });
+                let link = refreshed(Link::Mark(mark.clone()), at).with_term(Term::new(1, self.nonce));
                 self.phase = Phase::Publishing { link, confirmed: false };
             }
             Phase::Publishing { confirmed, .. } => *confirmed = true,
@@ -209,8 +211,11 @@ impl<T: Copy> TakeOver<T> {
         let fits = |other_epoch: u64, other_last: u64| other_epoch <= epoch && other_last <= last;
         // A seal that nothing was published after belongs to a sealing which did not end.
         self.sealing <= epoch
-            && !memory.cut
-            && memory.retained.confirmed().is_none_or(|own| fits(own.epoch, own.position.last))
+            && !memory.is_cut_short
+            && memory
+                .retained
+                .confirmed()
+                .is_none_or(|own| fits(own.epoch, own.position.last) || link.term().cut.gives_up(own))
             && memory.contradiction.is_none_or(|StaleHead { epoch, last, .. }| fits(epoch, last))
     }
 
@@ -251,7 +256,7 @@ impl<T: Copy> TakeOver<T> {
                 self.phase = Phase::Publishing { link: link.clone(), confirmed: false };
                 return Need::Publish(Message::Link(link));
             }
-            Ok(_) if memory.cut => return Need::Wait(heard_out),
+            Ok(_) if memory.is_cut_short => return Need::Wait(heard_out),
             Ok(_) => {}
             Err(unsealed) => *open = unsealed,
         }

@@ -13,7 +13,7 @@ pub(super) fn batch(key: &str) -> WriteBatch {
 
 /// A chain of messages with one write each: the one at index `i` has sequence number `i + 1`.
 pub(super) fn term(epoch: u64) -> Term {
-    Term { epoch, reign: 0 }
+    Term::new(epoch, 0)
 }
 
 pub(super) fn chain(epoch: u64, length: usize) -> Vec<WriteMessage> {
@@ -39,7 +39,9 @@ pub(super) fn report(node: u32, epoch: u64, applied: Position) -> Report {
         node: id(node),
         state: NodeState::Ready,
         applied,
+        applied_epoch: epoch,
         epoch,
+        cut: Cut::default(),
         shown: None,
         tip: None,
         session: Some(u64::from(node)),
@@ -96,16 +98,40 @@ fn of_two_links_the_one_of_the_later_reign_is_nearer_to_the_end_then_the_longer_
 #[test]
 fn a_node_or_a_heart_that_is_ahead_shows_a_stale_head() {
     let in_flight = first_reign().publish(batch("a"), 0);
-    assert_eq!(in_flight.judge(&report(2, 1, at(0))), Ok(()));
-    assert!(in_flight.judge(&report(2, 1, at(1))).is_err(), "nobody may have what is not confirmed");
+    assert_eq!(in_flight.reign().judge(&report(2, 1, at(0))), Ok(()));
+    assert!(in_flight.reign().judge(&report(2, 1, at(1))).is_err(), "nobody may have what is not confirmed");
     let reign = in_flight.confirmed();
     assert_eq!(reign.judge(&report(2, 1, at(1))), Ok(()));
     let error = reign.judge(&report(2, 2, at(0))).unwrap_err();
     assert_eq!(error, StaleHead { node: Some(id(2)), last: 0, epoch: 2 });
     assert!(error.to_string().contains("node 2 is at 0 of epoch 2"));
-    assert_eq!(reign.judge_claim(Claim { epoch: 1, position: at(1) }), Ok(()));
-    let error = reign.judge_claim(Claim { epoch: 1, position: at(2) }).unwrap_err();
+    assert_eq!(reign.judge_claim(Claim::new(term(1), at(1))), Ok(()));
+    let error = reign.judge_claim(Claim::new(term(1), at(2))).unwrap_err();
     assert!(error.to_string().contains("another heart is at 2"));
+}
+
+#[test]
+fn whoever_is_ahead_with_what_was_given_up_is_no_witness() {
+    let cut = Cut { epoch: 5, last: 3 };
+    let reign = Reign::new(CLUSTER, Term { cut, ..term(6) }, at(4));
+    for (epoch, last, given_up, fits) in [
+        (4, 3, false, true),
+        (4, 4, true, true),
+        (4, 9, true, true),
+        (5, 4, false, true),
+        (5, 9, false, false),
+    ] {
+        let report = report(1, epoch, at(last));
+        let case = format!("{last} of {epoch}");
+        assert_eq!((reign.gives_up(&report), reign.judge(&report).is_ok()), (given_up, fits), "{case}");
+        assert_eq!(reign.judge_claim(report.claim()).is_ok(), fits, "{case}");
+    }
+    assert!(reign.judge(&Report { epoch: 7, ..report(1, 4, at(9)) }).is_err(), "it has met a later reign");
+    let stuck = Report { missing: Some(6), epoch: 6, ..report(2, 5, at(5)) };
+    let memory = Memory { accepted_loss: Some(6), ..Memory::new(false, 1) };
+    let reign = Reign { position: at(9), ..reign };
+    assert!(reign.is_cut_short(&memory, &[&stuck, &report(1, 4, at(9))]), "nor does it have what is missed");
+    assert!(!reign.is_cut_short(&memory, &[&stuck, &report(1, 5, at(9))]));
 }
 
 #[test]
@@ -116,10 +142,10 @@ fn a_reign_is_cut_short_only_for_the_very_loss_that_was_accepted() {
     let mut memory = Memory::new(false, 1);
     assert!(!reign.is_cut_short(&memory, &[&stuck, &behind]), "nobody accepted a loss");
     for (accepted, cut) in [(5, false), (6, true), (7, false), (10, false)] {
-        memory.accept_loss(Some(accepted), true);
+        memory.accepted_loss = Some(accepted);
         assert_eq!(reign.is_cut_short(&memory, &[&stuck, &behind]), cut, "{accepted}");
     }
-    memory.accept_loss(Some(6), true);
+    memory.accepted_loss = Some(6);
     let earlier = Report { missing: Some(6), ..report(1, 2, at(5)) };
     assert!(!reign.is_cut_short(&memory, &[&earlier, &behind]), "it may have been published anew since");
     assert!(!reign.is_cut_short(&memory, &[&report(1, 3, at(5)), &behind]), "nobody misses it");

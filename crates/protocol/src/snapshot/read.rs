@@ -10,6 +10,7 @@ use super::{
     End, MAX_LINE_BYTES, SnapshotEntry, SnapshotError, SnapshotHeader, SnapshotRequest, SnapshotRow, VERSION,
 };
 use crate::chain::ChainHash;
+use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::envelope::MAX_NUMBER;
 use crate::outcome::{REQUEST_ID_WINDOW, Rejection};
@@ -46,6 +47,7 @@ impl<R: Read> SnapshotReader<R> {
                 last: 0,
                 hash: ChainHash::genesis(cluster),
                 epoch: 0,
+                cut: Cut::default(),
                 at: 0,
                 digest: Digest::default(),
                 rows: 0,

@@ -26,7 +26,8 @@ fn header() -> SnapshotHeader {
     }
     let hash = ChainHash::genesis("any");
     let (v, cluster) = (VERSION, CLUSTER.to_owned());
-    SnapshotHeader { v, cluster, last: 7, hash, epoch: 2, at: 1_000, digest, rows: 4, requests: 2 }
+    let cut = Cut { epoch: 2, last: 5 };
+    SnapshotHeader { v, cluster, last: 7, hash, epoch: 2, cut, at: 1_000, digest, rows: 4, requests: 2 }
 }
 
 fn snapshot(header: &SnapshotHeader) -> Vec<u8> {
@@ -73,7 +74,8 @@ fn what_was_written_is_read() {
     let rows = ROWS
         .map(|(collection, key, seq, value)| (collection.to_owned(), key.to_owned(), seq, value.to_owned()));
     assert_eq!(read(&snapshot(&header())), Ok((header(), rows.to_vec(), requests().to_vec())));
-    assert_eq!(header().position(), Position { last: 7, hash: ChainHash::genesis("any") });
+    let position = Position { last: 7, hash: ChainHash::genesis("any") };
+    assert_eq!(header().applied(), Applied { position, epoch: header().epoch, cut: header().cut });
 }
 
 #[test]

@@ -96,6 +96,9 @@ impl Heart {
                 Need::Reign { reign, link, before, .. } => {
                     // One that woke up too late can do nothing any more.
                     if ctx.is_open(conn) {
+                        if link.term().cut.epoch == reign.epoch() {
+                            ctx.oracle.cut(reign.position());
+                        }
                         ctx.oracle.reign_begins(
                             &format!("heart {}", self.index),
                             reign.position(),
@@ -167,9 +170,7 @@ impl Heart {
                 self.record(ctx.now, report);
             }
             Letter::Report(report) => {
-                let is_named = |tip: &&WriteMessage| {
-                    report.tip == Some(Claim { epoch: tip.term.epoch, position: tip.position })
-                };
+                let is_named = |tip: &&WriteMessage| report.tip == Some(Claim::new(tip.term, tip.position));
                 if let Some(tip) = heir.tips.iter().find(is_named) {
                     ctx.count(Seen::TipHeard);
                     heir.take_over.hear_tip(report.node, tip.clone());

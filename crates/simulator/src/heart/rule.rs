@@ -6,8 +6,8 @@ use broadcast_protocol::chain::Position;
 use broadcast_protocol::digest::Digest;
 use broadcast_protocol::envelope::Message;
 use broadcast_protocol::names::NodeId;
-use broadcast_protocol::report::{Claim, Report};
-use broadcast_protocol::sequencer::{InFlight, Reign, StaleHead};
+use broadcast_protocol::report::Report;
+use broadcast_protocol::sequencer::{InFlight, Reign};
 use broadcast_protocol::write::WriteBatch;
 
 use super::heir::brief;
@@ -81,10 +81,6 @@ impl Rule {
             Some(Beat::Idle(reign)) if self.submissions.is_empty() => Some(reign.position()),
             _ => None,
         }
-    }
-
-    fn reign_is_over(&self) -> bool {
-        self.beat.is_none()
     }
 }
 
@@ -206,13 +202,14 @@ impl Heart {
 
     fn attend(&mut self, ctx: &mut Context, letter: Letter) {
         let Session::Reigning(rule) = &mut self.session else { return };
-        if rule.reign_is_over() {
-            return;
-        }
-        let judged = match (&letter, &rule.beat) {
-            (Letter::Report(report), Some(Beat::Idle(reign))) => reign.judge(report),
-            (Letter::Report(report), Some(Beat::InFlight(flight))) => flight.message.judge(report),
-            (Letter::Question(Some(claim), _), Some(beat)) => judge_claim(beat, *claim),
+        let reign = match &rule.beat {
+            Some(Beat::Idle(reign)) => reign,
+            Some(Beat::InFlight(flight)) => flight.message.reign(),
+            None => return,
+        };
+        let judged = match &letter {
+            Letter::Report(report) => reign.judge(report),
+            Letter::Question(Some(claim), _) => reign.judge_claim(*claim),
             _ => Ok(()),
         };
         if let Err(stale) = judged {
@@ -241,18 +238,11 @@ impl Heart {
         {
             self.memory.retained.forget_through(last);
         }
-        self.memory.cut = reign.is_cut_short(&self.memory, &reports);
-        if self.memory.cut {
+        self.memory.is_cut_short = reign.is_cut_short(&self.memory, &reports);
+        if self.memory.is_cut_short {
             self.end(ctx, Doubt::CutShort);
         }
-        !self.memory.cut
-    }
-}
-
-fn judge_claim(beat: &Beat, claim: Claim) -> Result<(), StaleHead> {
-    match beat {
-        Beat::Idle(reign) => reign.judge_claim(claim),
-        Beat::InFlight(flight) => flight.message.judge_claim(claim),
+        !self.memory.is_cut_short
     }
 }
 

@@ -20,6 +20,7 @@ impl Pod {
         ctx.count(match halt {
             Halt::NewerVersion(_) => Seen::HaltNewerVersion,
             Halt::Diverged { .. } => Seen::HaltDiverged,
+            Halt::GivenUp { .. } => Seen::HaltGivenUp,
             Halt::RowsDiffer { .. } => Seen::HaltRowsDiffer,
         });
         if let Halt::NewerVersion(_) = halt {
@@ -30,8 +31,13 @@ impl Pod {
         self.status.divergence = Some(halt.clone());
         self.status.state = NodeState::Diverged;
         self.status.missing = None;
-        let own = self.status.applied;
-        self.state = State::Rebuilding(Rebuild { halt, own, is_aside: false, backoff: Backoff::default() });
+        if let Halt::GivenUp { cut, .. } = halt {
+            self.status.cut = self.status.cut.max(cut);
+        }
+        let (cut, own) = (self.status.cut, self.status.applied.claim());
+        let counts = if cut.gives_up(own) { cut.last } else { own.position.last };
+        self.state =
+            State::Rebuilding(Rebuild { halt, counts, is_aside: false, backoff: Backoff::default() });
         self.touch(ctx);
         self.plan(ctx, 0, PodEvent::Ask);
     }
@@ -47,6 +53,10 @@ impl Pod {
         }
         let works = disk.works;
         let State::Rebuilding(rebuild) = &mut self.state else { return };
+        if rebuild.counts == 0 && works {
+            self.put_aside(ctx, disk);
+            return self.resume(ctx, disk);
+        }
         let contradicted = match rebuild.halt {
             Halt::Diverged { own, .. } => Some(own),
             _ => None,
@@ -58,11 +68,7 @@ impl Pod {
         };
         if !rebuild.is_aside {
             rebuild.is_aside = true;
-            ctx.oracle.put_aside(disk.applied().position);
-            disk.quarantine();
-            ctx.oracle.holders_changed();
-            self.status.show_database(disk);
-            self.touch(ctx);
+            self.put_aside(ctx, disk);
             let delay = ctx.rng.within(0, 50);
             return self.plan(ctx, delay, PodEvent::Snapshot(Some(snapshot)));
         }
@@ -71,6 +77,18 @@ impl Pod {
             return self.plan(ctx, delay, PodEvent::Ask);
         }
         ctx.count(Seen::Rebuilt);
+        self.resume(ctx, disk);
+    }
+
+    fn put_aside(&mut self, ctx: &mut Context, disk: &mut Database) {
+        ctx.oracle.put_aside(disk.applied().position);
+        disk.quarantine();
+        ctx.oracle.holders_changed();
+        self.status.show_database(disk);
+        self.touch(ctx);
+    }
+
+    fn resume(&mut self, ctx: &mut Context, disk: &Database) {
         ctx.tell(&*self, || format!("is rebuilt at {}", disk.applied().position.last));
         self.status.show_database(disk);
         self.status.divergence = None;

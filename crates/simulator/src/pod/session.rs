@@ -162,10 +162,11 @@ impl Pod {
         if state == NodeState::Repairing && status.state != state {
             ctx.count(Seen::Gap);
         }
-        let next = status.applied.last + 1;
+        let next = status.applied.position.last + 1;
         status.missing = status.missing.filter(|missing| state == NodeState::Repairing && *missing == next);
         status.state = state;
-        (status.epoch, status.shown, status.sealed) = (replica.epoch(), replica.shown(), replica.sealed());
+        (status.epoch, status.cut) = (replica.epoch(), replica.cut());
+        (status.shown, status.sealed) = (replica.shown(), replica.sealed());
         status.tip = replica.tip().map(|tip| (tip.claim, tip.message.cloned()));
         status.session = (session.next_tag > 0).then_some(session.number);
         self.touch(ctx);

@@ -8,6 +8,8 @@ use futures_util::{StreamExt, stream};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use broadcast_protocol::chain::Position;
+
 use super::*;
 use crate::store::Store;
 use crate::testing::{CLUSTER, History, put};
@@ -69,7 +71,8 @@ async fn install_but_for(
     joiner: &Arc<Mutex<Store>>,
     but_for: Vec<(String, PeerError)>,
 ) -> Result<Committed, RebuildError> {
-    let position = joiner.lock().unwrap().committed().unwrap().applied.position;
+    let after = joiner.lock().unwrap().committed().unwrap().applied.position.last;
+    let wanted = Wanted { after, cut: Cut::default() };
     let install = |snapshot: PeerSnapshot| {
         let joiner = Arc::clone(joiner);
         async move {
@@ -78,7 +81,7 @@ async fn install_but_for(
             tokio::task::spawn_blocking(install).await.unwrap()
         }
     };
-    peers.install_snapshot(position, but_for, install).await
+    peers.install_snapshot(wanted, but_for, install).await
 }
 
 #[tokio::test]

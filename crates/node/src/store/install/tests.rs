@@ -1,8 +1,9 @@
 use std::io::Cursor;
 
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::digest::Digest;
 use broadcast_protocol::outcome::{Rejected, Rejection};
-use broadcast_protocol::snapshot::{SnapshotWriter, VERSION};
+use broadcast_protocol::snapshot::{SnapshotHeader, SnapshotWriter, VERSION};
 use broadcast_protocol::write::Fingerprint;
 use tempfile::TempDir;
 
@@ -95,6 +96,7 @@ fn made_up(change: impl FnOnce(&mut SnapshotHeader), ids: &[&str]) -> Vec<u8> {
         last: 9,
         hash: position.hash,
         epoch: 1,
+        cut: Cut::default(),
         at: 1,
         digest,
         rows: 1,

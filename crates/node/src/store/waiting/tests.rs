@@ -18,7 +18,7 @@ fn what_waits_is_there_after_a_restart_and_is_applied_as_if_it_had_just_come() {
     let kept = [Change::Keep(messages[1].clone()), Change::Keep(messages[2].clone())];
     let committed = store.change(&kept).unwrap().committed;
     assert_eq!((committed.rows, committed.applied.position.last), (0, 0), "it changes nothing that is read");
-    let next_reign = messages[2].with_term(Term { epoch: 2, reign: 7 });
+    let next_reign = messages[2].with_term(Term { cut: Cut { epoch: 2, last: 9 }, ..Term::new(2, 7) });
     store.change(&[Change::Keep(next_reign.clone())]).unwrap();
     drop(store);
 

@@ -66,7 +66,7 @@ impl Database {
         };
         Replica::new(
             CLUSTER,
-            Applied { position, epoch: u64::from(self.applied > 0) },
+            Applied { position, epoch: u64::from(self.applied > 0), cut: Cut::default() },
             self.kept.clone(),
             KEEP_BYTES,
         )

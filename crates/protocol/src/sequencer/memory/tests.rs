@@ -52,7 +52,7 @@ fn another_end_of_the_history_begins_anew() {
     let fork = WriteMessage::new(CLUSTER, term(3), messages[0].position, 0, batch("fork"));
     memory.begin_reign(Link::Write(fork.clone()), Vec::new());
     assert_eq!((retained(&memory, 0), retained(&memory, 1)), (Err(Some(2)), Ok(vec![2])));
-    assert_eq!(memory.claim(), Some(Claim { epoch: 3, position: fork.position }));
+    assert_eq!(memory.claim(), Some(Claim::new(term(3), fork.position)));
     memory.begin_reign(mark(4, messages[0].position), Vec::new());
     assert_eq!((retained(&memory, 0), retained(&memory, 1)), (Err(None), Ok(vec![])));
 }
@@ -76,53 +76,10 @@ fn what_leads_to_the_beginning_of_a_reign_is_served_too() {
         for message in between(own) {
             memory.retained.push(message);
         }
-        let claim = Claim { epoch: link.term().epoch, position: link.position() };
+        let claim = Claim::new(link.term(), link.position());
         memory.begin_reign(link, between(before));
         assert_eq!(retained(&memory, after), Ok(served), "{case}");
         assert_eq!(memory.claim(), Some(claim), "{case}");
         assert!(after == 0 || retained(&memory, after - 1).is_err(), "{case}");
-    }
-}
-
-#[test]
-fn a_heart_that_does_not_reign_claims_nothing_that_was_given_up() {
-    for (from, reigns, claims) in
-        [(Some(3), false, true), (Some(2), false, false), (Some(2), true, true), (None, false, true)]
-    {
-        let mut memory = Memory::new(false, 1 << 20);
-        for message in chain(1, 2) {
-            memory.retained.push(message);
-        }
-        memory.accept_loss(from, reigns);
-        assert_eq!(memory.claim().is_some(), claims, "{from:?} {reigns}");
-    }
-}
-
-#[test]
-fn what_was_given_up_during_a_reign_is_not_claimed_after_it() {
-    for (accepted, taken_back, reigns_again, cut, claims) in [
-        (Some(2), false, false, false, false),
-        (Some(3), false, false, false, true),
-        (Some(2), true, false, false, true),
-        (Some(2), false, true, false, true),
-        (Some(2), false, true, true, false),
-        (None, false, false, false, true),
-    ] {
-        let mut memory = Memory::new(false, 1 << 20);
-        let messages = chain(1, 2);
-        memory.begin_reign(Link::Write(messages[1].clone()), Vec::new());
-        memory.accept_loss(accepted, true);
-        if taken_back {
-            memory.accept_loss(None, true);
-        }
-        assert!(memory.claim().is_some(), "it still reigns");
-        if reigns_again {
-            memory.begin_reign(Link::Write(messages[1].with_term(term(2))), Vec::new());
-        }
-        memory.cut = cut;
-        memory.end_reign();
-        let case = format!("{accepted:?} {taken_back} {reigns_again} {cut}");
-        assert_eq!(memory.claim().is_some(), claims, "{case}");
-        assert_eq!(retained(&memory, 1) == Ok(vec![2]), claims, "{case}");
     }
 }

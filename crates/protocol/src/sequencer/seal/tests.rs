@@ -10,7 +10,7 @@ fn answer(node: u32, epoch: u64, applied: Position) -> Report {
 }
 
 fn claim(message: &WriteMessage) -> Claim {
-    Claim { epoch: message.term.epoch, position: message.position }
+    Claim::new(message.term, message.position)
 }
 
 fn hear(reports: &[Report]) -> Testimony {
@@ -72,7 +72,7 @@ fn what_somebody_has_proof_of_is_the_end_even_if_nobody_has_it() {
     let testimony = hear(&[shown]);
     assert_eq!(decide(&testimony, &memory(&[1])), Ok((5, messages[3].position, false)));
     let mut memory = memory(&[1]);
-    memory.cut = true;
+    memory.is_cut_short = true;
     assert_eq!(decide(&testimony, &memory), Ok((5, messages[0].position, false)), "the loss was accepted");
 }
 
@@ -139,7 +139,7 @@ fn where_the_very_message_that_nobody_has_is_given_up_the_history_goes_back_to_w
 #[test]
 fn a_history_that_is_cut_goes_back_to_nothing_that_some_node_has_not_said() {
     let messages = chain(4, 2);
-    let memory = Memory { cut: true, ..memory(&[1, 2]) };
+    let memory = Memory { is_cut_short: true, ..memory(&[1, 2]) };
     let mut testimony = Testimony::new(NONCE);
     assert_eq!(decide(&testimony, &memory).unwrap_err().unanswered, [id(1), id(2)]);
     testimony.hear(&report(1, 4, messages[0].position), 0);
@@ -226,4 +226,28 @@ fn sessions_are_forgotten_before_they_are_too_many_and_the_newest_still_answers(
     let sealed = Some(Sealed { nonce: NONCE, number: 2 });
     testimony.hear(&Report { sealed, ..with_session(99) }, 2);
     assert!(decide(&testimony, &memory(&[1])).is_ok());
+}
+
+#[test]
+fn an_end_that_was_decided_without_somebody_is_a_cut_and_what_they_have_beyond_it_counts_no_more() {
+    let messages = chain(4, 5);
+    let mut memory = memory(&[1, 2, 3]);
+    memory.accepted_loss = Some(3);
+    let end_of = |testimony: &Testimony, memory: &Memory| {
+        let link = testimony.decide(CLUSTER, memory, 0).unwrap();
+        (link.position().last, link.term().cut)
+    };
+    let testimony = hear(&[answer(1, 4, messages[1].position), answer(2, 6, messages[0].position)]);
+    let cut = Cut { epoch: 7, last: 2 };
+    assert_eq!(end_of(&testimony, &memory), (2, cut));
+    // The next heart does not know it, but a node does.
+    memory.accepted_loss = None;
+    let knows = Report { cut, epoch: 7, ..answer(1, 4, messages[1].position) };
+    let is_ahead = Report { shown: Some(messages[4].position), ..answer(3, 5, messages[3].position) };
+    let reports = [knows, answer(2, 4, messages[0].position), is_ahead.clone()];
+    assert_eq!(end_of(&hear(&reports), &memory), (2, cut));
+    let has_gone_on = Report { epoch: 8, applied_epoch: 8, ..is_ahead };
+    assert_eq!(end_of(&hear(&[reports[0].clone(), reports[1].clone(), has_gone_on]), &memory), (5, cut));
+    let complete = hear(&[1, 2, 3].map(|node| answer(node, 4, messages[1].position)));
+    assert_eq!(end_of(&complete, &memory), (2, Cut::default()), "nothing is lost");
 }

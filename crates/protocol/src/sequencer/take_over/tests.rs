@@ -168,7 +168,7 @@ fn a_head_that_somebody_knows_more_than_is_not_the_end() {
     };
     let mut own = new_memory(false);
     own.begin_reign(Link::Write(messages[2].clone()), Vec::new());
-    let cut = Memory { cut: true, ..new_memory(false) };
+    let cut = Memory { is_cut_short: true, ..new_memory(false) };
     for (memory, kind) in [
         (contradicted(3, 2), "write"),
         (contradicted(3, 3), "seal"),
