@@ -1,7 +1,5 @@
 //! The broker carries and may not be trusted: what it loses comes from peers, what does not belong there is set aside.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::envelope::{Term, WriteMessage};
 use broadcast_protocol::write::{Write, WriteBatch};

@@ -1,7 +1,5 @@
 //! Preconditions and request ids are decided once, alike on all nodes, and the client that waits for a node is told.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! One heart beats at a time, whatever happens to hearts: writes go on, and each is applied once.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

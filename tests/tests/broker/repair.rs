@@ -1,8 +1,6 @@
 //! Databases that miss something, or are not what they should be: they are made whole from the others, and what is wrong with one is
 //! said.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};

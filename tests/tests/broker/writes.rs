@@ -1,7 +1,5 @@
 //! What clients are promised: a write reaches every node, at the level they ask for, once; what is wrong is refused whole.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -3,8 +3,6 @@
 //!
 //! `CHAOS_MINUTES` says how long both types of queues are tormented together, `CHAOS_SEED` repeats an order of faults.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broadcast_tests::broker::Broker;

@@ -1,7 +1,5 @@
 //! What nobody has any more is named, waited for, and given up when a human says so.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::time::Instant;
 
 use broadcast_tests::broker::{Broker, ByHand};

@@ -1,7 +1,5 @@
 //! What every queue has lost is still in the memory of a heart, and comes from there.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::{Client, send, wait_for};
 use broadcast_tests::standalone::{Cluster, RECOVERY};

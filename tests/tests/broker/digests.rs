@@ -1,7 +1,5 @@
 //! A node that has other rows than the others is named by the heart, and rebuilt.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use broadcast_protocol::digest::Digest;
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::wait_for;

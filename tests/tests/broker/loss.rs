@@ -1,7 +1,5 @@
 //! What the broker holds is lost, piece by piece and all at once: what was acknowledged is in every database afterwards.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::time::{Duration, Instant};
 
 use broadcast_tests::broker::{Broker, ByHand};

@@ -1,7 +1,5 @@
 //! Disks that are full or read-only: the node says so, is not ready, gives nothing away, and goes on when it can.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
 use std::time::{Duration, Instant};
 
 use broadcast_tests::broker::Broker;

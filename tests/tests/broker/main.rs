@@ -1,0 +1,19 @@
+//! The programs against a real RabbitMQ, with whatever can happen to either. One program, so that its tests run side by side: most of
+//! what they do is wait.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod chaos;
+mod conditions;
+mod digests;
+mod disks;
+mod failover;
+mod faults;
+mod given_up;
+mod heart_log;
+mod hearts;
+mod loss;
+mod messages;
+mod repair;
+mod seed;
+mod writes;
