@@ -4,9 +4,12 @@
 //! waits for the end of a pipe that only the test holds.
 
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::client::wait_for;
@@ -148,20 +151,26 @@ impl Drop for Folder {
 /// A port of loopback that nobody listens on and that this function has not given before.
 ///
 /// Below the range that the kernel takes ports for outgoing connections from: one of those could be in use by the
-/// time the port is listened on.
+/// time the port is listened on. Test programs that run at the same time have blocks of their own: the ports of a process that is
+/// started again are free meanwhile, and nobody else may take them.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test programs that run at the same time begin at different places.
-    let start = u16::try_from(std::process::id() % u32::from(COUNT / 100)).unwrap() * 100;
-    for _ in 0..COUNT {
-        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+    const END: u16 = 32_000;
+    const BLOCK: u16 = 500;
+    /// Whoever listens on a block's first port has the block.
+    static TAKEN: Mutex<(Vec<TcpListener>, Range<u16>)> = Mutex::new((Vec::new(), 0..0));
+    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (signs, block) = &mut *taken;
+    loop {
+        if let Some(port) = block.find(|port| listen(*port).is_ok()) {
             return port;
         }
+        let next = (FIRST..END).step_by(BLOCK.into()).find_map(|first| Some((first, listen(first).ok()?)));
+        let (first, sign) = next.unwrap_or_else(|| panic!("no free port on loopback from {FIRST} on"));
+        signs.push(sign);
+        *block = first + 1..first + BLOCK;
     }
-    panic!("no free port on loopback from {FIRST} on")
 }
 
 /// The path of a program of this workspace (`heart`, `node`), built for the same profile as the running test.

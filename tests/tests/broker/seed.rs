@@ -1,5 +1,6 @@
 //! Without Kubernetes: the smallest configuration files do the whole job, and a wrong one says what is wrong with it.
 
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,11 +18,10 @@ const SECOND_NODE: &str = "node_id: 2\nqueue_name: \"write_requests\"\n";
 #[tokio::test]
 async fn two_lines_of_configuration_each_make_a_heart_and_two_nodes_that_agree() {
     for port in [8080, 8081, 8082, 9090, 9091, 9092] {
-        let bound = std::net::TcpListener::bind(("127.0.0.1", port));
-        assert!(
-            bound.is_ok(),
-            "port {port}, one of those that are used where nothing else is configured, is taken"
-        );
+        wait_for("the ports that are used where nothing else is configured", RECOVERY, async || {
+            TcpListener::bind(("127.0.0.1", port)).map(drop).map_err(|error| format!("{port}: {error}"))
+        })
+        .await;
     }
     let broker = Broker::shared().await;
     let folder = Folder::new();
