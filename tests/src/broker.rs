@@ -10,7 +10,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::client::wait_for;
 use crate::installation::Installation;
@@ -22,8 +22,11 @@ const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// The folder of what it stores.
 const DATA: &str = "data";
 
-/// How long a broker may take until it accepts connections, on a machine that is busy with other tests.
-const START_DEADLINE: Duration = Duration::from_mins(1);
+/// How long a broker may take until it accepts connections, on a machine that is busy with other tests and other programs.
+const START_DEADLINE: Duration = Duration::from_mins(3);
+
+/// How many brokers start at a time: each needs seconds of a core, and nothing else happens in its test meanwhile.
+static STARTS: Semaphore = Semaphore::const_new(2);
 
 /// A broker. It ends when this is dropped, and what it stored is removed.
 #[derive(Debug)]
@@ -48,6 +51,13 @@ pub struct ByHand {
 impl Broker {
     /// Starts a broker that the test may kill.
     pub async fn start() -> Self {
+        let mut broker = Self::prepare();
+        broker.restart().await;
+        broker
+    }
+
+    /// Decides where a broker will be; does not start it yet.
+    pub fn prepare() -> Self {
         let installation = Installation::chosen();
         let folder = Folder::new();
         let (port, distribution_port, mapper_port) = (free_port(), free_port(), free_port());
@@ -55,7 +65,7 @@ impl Broker {
         let mut port_mapper = installation.command("epmd");
         port_mapper.args(["-address", "127.0.0.1", "-port", &mapper_port.to_string()]);
         let port_mapper = Process::start("epmd", &mut port_mapper, &folder.join("epmd.log"));
-        let mut broker = Self {
+        Self {
             server: None,
             _port_mapper: port_mapper,
             installation,
@@ -63,9 +73,7 @@ impl Broker {
             distribution_port,
             mapper_port,
             folder,
-        };
-        broker.restart().await;
-        broker
+        }
     }
 
     /// A broker that tests of one program use together, each under names of its own. It ends with its last user.
@@ -112,6 +120,7 @@ impl Broker {
 
     /// Starts it again on the same data, and waits until it accepts connections.
     pub async fn restart(&mut self) {
+        let _turn = STARTS.acquire().await.unwrap();
         let mut server = self.with_environment(self.installation.server());
         let server = Process::start("RabbitMQ", &mut server, &self.folder.join("server.log"));
         self.server = Some(server);

@@ -12,13 +12,13 @@ use crate::client::{Client, Refused, Written, wait_for};
 use crate::oracle::Oracle;
 
 /// For how long one write is tried again: a broker that starts on a busy machine takes a part of it.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How many keys a writer has: small, so that each is written many times.
 const KEYS: usize = 40;
 
 /// A write is followed by a pause: the tests are about faults, not about throughput.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(8);
 
 /// Writers at work. They stop when this is dropped.
 #[derive(Debug)]

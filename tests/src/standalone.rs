@@ -270,7 +270,7 @@ impl Cluster {
     pub fn start_load(&self, writers: usize) -> Load {
         let running = self.hearts.iter().filter(|heart| heart.process.is_some());
         let hearts: Vec<Client> = running.map(|heart| heart.client.clone()).collect();
-        Load::start(&format!("load{}", self.oracle.count()), &hearts, &self.oracle, writers, 5_000)
+        Load::start(&format!("load{}", self.oracle.count()), &hearts, &self.oracle, writers, 100_000)
     }
 
     /// Which hearts run.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::wait_for;
 use broadcast_tests::standalone::{Cluster, RECOVERY, STOP};
+use futures_util::future::join_all;
 use rusqlite::Connection;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -12,31 +13,23 @@ use tokio::task::JoinSet;
 #[tokio::test]
 async fn a_killed_broker_loses_nothing_acknowledged_and_work_goes_on_when_it_is_back() {
     let mut broker = Broker::start().await;
-    let cluster = Cluster::start(&broker.url(), 3).await;
-    let load = cluster.start_load(8);
+    let classic = Cluster::start(&broker.url(), 3).await;
+    let mut quorum = Cluster::prepare(&broker.url(), 2);
+    quorum.settings = "queue_type: quorum\n".to_owned();
+    quorum.start_all(1).await;
+    let loads = [classic.start_load(8), quorum.start_load(4)];
+    let progress = async || join_all(loads.each_ref().map(|load| load.progress(200))).await;
     for _ in 0..2 {
-        load.progress(200).await;
+        progress().await;
         broker.kill();
         broker.restart().await;
     }
-    load.progress(200).await;
-    assert!(load.finish().await > 0, "some writes met a dead broker");
-    cluster.converge().await;
-}
-
-#[tokio::test]
-async fn quorum_queues_of_a_killed_broker_lose_nothing_acknowledged() {
-    let mut broker = Broker::start().await;
-    let mut cluster = Cluster::prepare(&broker.url(), 2);
-    cluster.settings = "queue_type: quorum\n".to_owned();
-    cluster.start_all(1).await;
-    let load = cluster.start_load(4);
-    load.progress(200).await;
-    broker.kill();
-    broker.restart().await;
-    load.progress(200).await;
-    load.finish().await;
-    cluster.converge().await;
+    progress().await;
+    for load in loads {
+        assert!(load.finish().await > 0, "some writes met a dead broker");
+    }
+    classic.converge().await;
+    quorum.converge().await;
 }
 
 #[tokio::test]
@@ -73,16 +66,22 @@ async fn while_the_broker_stands_still_nothing_is_acknowledged_and_what_may_come
 
 #[tokio::test]
 async fn hearts_and_nodes_wait_for_a_broker_that_is_not_there_yet() {
-    let mut broker = Broker::start().await;
-    broker.kill();
+    let mut broker = Broker::prepare();
     let mut cluster = Cluster::prepare(&broker.url(), 2);
     cluster.start_heart(0);
     for id in [1, 2] {
         cluster.start_node(id);
     }
-    wait_for("the node to say what it waits for", RECOVERY, async || match cluster.node_readiness(1).await {
-        Err(reason) if reason.contains("broker") || reason.contains("connect") => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait_for("all to say what they wait for", RECOVERY, async || {
+        // Also that they listen: a process that has just been started does not yet.
+        let reasons = [
+            cluster.heart_readiness(0).await,
+            cluster.node_readiness(1).await,
+            cluster.node_readiness(2).await,
+        ];
+        let say_so =
+            |reason: &Result<(), String>| reason.as_ref().is_err_and(|reason| reason.contains("unreachable"));
+        if reasons.iter().all(say_so) { Ok(()) } else { Err(format!("{reasons:?}")) }
     })
     .await;
     let refused = cluster.heart(0).put("users", "1", &json!(1), None).await.unwrap_err();
@@ -175,10 +174,12 @@ async fn a_node_whose_database_cannot_be_written_takes_no_more_until_it_can() {
     })
     .await;
     let failures = async || {
-        let status = cluster.active().await.unwrap();
-        let node = status.nodes.iter().find(|node| node.id == 1).unwrap();
-        assert_eq!(node.state, "failing");
-        node.failed
+        wait_for("the heart to know it", RECOVERY, async || {
+            let status = cluster.active().await?;
+            let node = status.nodes.iter().find(|node| node.id == 1 && node.state == "failing");
+            node.map(|node| node.failed).ok_or_else(|| format!("{status:?}"))
+        })
+        .await
     };
     let before = failures().await;
     load.progress(200).await;

@@ -40,10 +40,20 @@ async fn write_much(cluster: &Cluster, name: &str, count: u32) {
     }
 }
 
-/// What the heart says of a node.
-async fn reported(cluster: &Cluster, id: u32) -> ReportedNode {
-    let status = cluster.active().await.unwrap();
-    status.nodes.into_iter().find(|node| node.id == id).unwrap()
+/// What the heart says of a node; nothing while no heart does.
+async fn reported(cluster: &Cluster, id: u32) -> Result<ReportedNode, String> {
+    let status = cluster.active().await?;
+    let node = status.nodes.iter().find(|node| node.id == id).cloned();
+    node.ok_or_else(|| format!("{status:?}"))
+}
+
+/// Waits until the heart says of a node what is expected.
+async fn wait_for_report(cluster: &Cluster, id: u32, what: &str, expected: impl Fn(&ReportedNode) -> bool) {
+    wait_for(what, RECOVERY, async || match reported(cluster, id).await? {
+        node if expected(&node) => Ok(()),
+        node => Err(format!("{node:?}")),
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -115,11 +125,7 @@ async fn change_by_hand(cluster: &Cluster, id: u32, sql: &str) {
     let started = Instant::now();
     assert_eq!(other.execute(sql, []).unwrap(), 1, "{sql}");
     drop(other);
-    wait_for("the heart to say that it was rebuilt", RECOVERY, async || match reported(cluster, id).await {
-        node if node.rebuilds == 1 => Ok(()),
-        node => Err(format!("{node:?}")),
-    })
-    .await;
+    wait_for_report(cluster, id, "the heart to say that it was rebuilt", |node| node.rebuilds == 1).await;
     println!("{sql}: put aside after {:.1?}", started.elapsed());
     load.progress(20).await;
     load.finish().await;
@@ -145,7 +151,7 @@ async fn rows_that_were_changed_added_or_deleted_by_hand_are_found_and_the_node_
         change_by_hand(&cluster, id, sql).await;
     }
     for id in 1..=3 {
-        assert_eq!(reported(&cluster, id).await.rebuilds, 1, "node {id}");
+        assert_eq!(reported(&cluster, id).await.unwrap().rebuilds, 1, "node {id}");
     }
 }
 
@@ -161,16 +167,14 @@ async fn a_changed_row_that_is_overwritten_before_it_is_read_again_is_found_by_c
     drop(other);
     let started = Instant::now();
     cluster.put("users", "1", &json!("Grace")).await;
-    wait_for("node 2 to be rebuilt", RECOVERY, async || match reported(&cluster, 2).await {
-        node if node.rebuilds == 1 => Ok(()),
-        node => Err(format!("{node:?}")),
-    })
-    .await;
+    wait_for_report(&cluster, 2, "node 2 to be rebuilt", |node| node.rebuilds == 1).await;
     println!("overwritten row: put aside after {:.1?}", started.elapsed());
     cluster.converge().await;
     let output = cluster.node_process(2).output();
     assert!(output.contains("most nodes have"), "it is named");
-    assert_eq!((reported(&cluster, 1).await.rebuilds, reported(&cluster, 3).await.rebuilds), (0, 0));
+    for id in [1, 3] {
+        assert_eq!(reported(&cluster, id).await.unwrap().rebuilds, 0, "node {id}");
+    }
 }
 
 /// Overwrites a node's file from a byte on.
@@ -196,18 +200,16 @@ async fn a_file_full_of_garbage_is_put_aside_and_made_anew() {
         write_garbage(&cluster, id, from);
         let started = Instant::now();
         cluster.start_node(id);
-        wait_for("the node to be rebuilt", RECOVERY, async || match reported(&cluster, id).await {
-            node if node.rebuilds == 1 && node.state == "ready" => Ok(()),
-            node => Err(format!("{node:?}")),
+        wait_for_report(&cluster, id, "the node to be rebuilt", |node| {
+            node.rebuilds == 1 && node.state == "ready"
         })
         .await;
         println!("garbage from {from} on, found at the start: ready after {:.1?}", started.elapsed());
     }
     let started = Instant::now();
     write_garbage(&cluster, 3, 64 << 10);
-    wait_for("the node to be rebuilt", RECOVERY, async || match reported(&cluster, 3).await {
-        node if node.rebuilds >= 1 && node.state == "ready" => Ok(()),
-        node => Err(format!("{node:?}")),
+    wait_for_report(&cluster, 3, "the node to be rebuilt", |node| {
+        node.rebuilds >= 1 && node.state == "ready"
     })
     .await;
     println!("garbage in a file in use: ready after {:.1?}", started.elapsed());
