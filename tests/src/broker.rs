@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::client::wait_for;
 use crate::installation::Installation;
 use crate::processes::{Folder, Process, free_port};
+use crate::report::{Counted, count};
 
 /// What a running broker is told with.
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
@@ -100,6 +101,7 @@ impl Broker {
 
     /// Removes everything that it has stored, while it does not run.
     pub fn wipe(&self) {
+        count(Counted::Faults, 1);
         assert!(self.server.is_none(), "a running broker cannot be wiped");
         std::fs::remove_dir_all(self.folder.join(DATA)).unwrap();
     }
@@ -177,6 +179,7 @@ impl ByHand {
 
     /// Publishes to an exchange, and waits for the broker's confirm.
     pub async fn publish(&self, exchange: &str, kind: &str, body: &[u8]) {
+        count(Counted::Faults, 1);
         let properties = BasicProperties::default().with_delivery_mode(2).with_type(kind.into());
         let publish = self.channel.basic_publish(
             exchange.into(),
@@ -210,11 +213,13 @@ impl ByHand {
 
     /// Removes every message that waits in a queue.
     pub async fn purge(&self, queue: &str) {
+        count(Counted::Faults, 1);
         self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
     }
 
     /// Takes a queue's binding to an exchange away.
     pub async fn unbind(&self, queue: &str, exchange: &str) {
+        count(Counted::Faults, 1);
         let unbind =
             self.channel.queue_unbind(queue.into(), exchange.into(), "".into(), FieldTable::default());
         unbind.await.unwrap();
@@ -222,11 +227,13 @@ impl ByHand {
 
     /// Deletes an exchange with all its bindings.
     pub async fn delete_exchange(&self, exchange: &str) {
+        count(Counted::Faults, 1);
         self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
 
     /// Deletes a queue with its messages and its binding.
     pub async fn delete_queue(&self, queue: &str) {
+        count(Counted::Faults, 1);
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     }
 }

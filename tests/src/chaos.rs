@@ -8,15 +8,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions};
-use lapin::types::FieldTable;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
 use crate::client::wait_for;
 use crate::dice::Dice;
 use crate::proxy::{Direction, Fault};
 use crate::standalone::{Cluster, RECOVERY};
+
+mod by_hand;
+
+use by_hand::Change;
 
 /// How often a process in a crash loop is killed.
 const CRASHES: usize = 30;
@@ -29,9 +31,6 @@ const AILING: (usize, usize) = (300, 14_000);
 
 /// How long a heart may take to bind its queue again.
 const BOUND_WITHIN: Duration = Duration::from_secs(6);
-
-/// How long a change at the broker by hand may take. It may stand still.
-const BY_HAND: Duration = Duration::from_secs(10);
 
 /// A broker and a cluster that are tormented.
 #[derive(Debug)]
@@ -63,14 +62,6 @@ struct Ailing {
     who: Who,
     stands_still: bool,
     until: Instant,
-}
-
-/// A change of the broker's objects.
-#[derive(Clone, Copy, Debug)]
-enum Change {
-    Delete,
-    Purge,
-    Unbind,
 }
 
 const CHANGES: [(Change, &str); 3] =
@@ -267,44 +258,6 @@ impl Chaos {
         proxy.set(fault);
         self.count(what, &format!("{who:?}"));
         self.ail(who, false);
-    }
-
-    async fn publish_garbage(&mut self) {
-        let exchange = self.cluster.names().exchange().to_owned();
-        let by_hand = async { self.broker.by_hand().await.publish(&exchange, "write", b"garbage").await };
-        // It may stand still.
-        if timeout(BY_HAND, by_hand).await.is_ok() {
-            self.count("garbage published", "");
-        }
-    }
-
-    async fn delete_exchange(&mut self) {
-        let exchange = self.cluster.names().exchange().to_owned();
-        let by_hand = self.broker.by_hand().await;
-        let deleted =
-            by_hand.channel().exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
-        self.count("exchange deleted", &format!("{deleted:?}"));
-        self.wait_until_bound().await;
-    }
-
-    async fn change_queue(&mut self, queue: &str, change: Change, what: &str) {
-        let by_hand = self.broker.by_hand().await;
-        let (channel, queue, exchange) =
-            (by_hand.channel(), queue.into(), self.cluster.names().exchange().into());
-        let changing = async {
-            match change {
-                Change::Delete => channel.queue_delete(queue, QueueDeleteOptions::default()).await.map(drop),
-                Change::Purge => channel.queue_purge(queue, QueuePurgeOptions::default()).await.map(drop),
-                Change::Unbind => {
-                    channel.queue_unbind(queue, exchange, "".into(), FieldTable::default()).await
-                }
-            }
-        };
-        match timeout(BY_HAND, changing).await {
-            Ok(Ok(())) => self.count(what, ""),
-            // A quorum queue whose broker was just started may have no leader yet.
-            other => println!("{what}: {other:?}"),
-        }
     }
 
     async fn change_node_count(&mut self) {

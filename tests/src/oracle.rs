@@ -13,6 +13,8 @@ use broadcast_protocol::digest::Digest;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
+use crate::report::{Counted, count};
+
 mod log;
 
 pub use log::{Logged, read_log};
@@ -58,6 +60,8 @@ struct Memory {
     /// Collections of which others look after the rows.
     rows_left_out: BTreeSet<String>,
     highest: u64,
+    /// How many of those that were acknowledged somebody has added up.
+    counted: usize,
 }
 
 /// A key, and the value that was written there (none: it was deleted).
@@ -120,6 +124,13 @@ impl Oracle {
         self.0.lock().unwrap().acknowledged.len()
     }
 
+    /// How many were since this was asked last.
+    pub fn count_anew(&self) -> usize {
+        let mut memory = self.0.lock().unwrap();
+        let count = memory.acknowledged.len();
+        count - std::mem::replace(&mut memory.counted, count)
+    }
+
     /// The highest number that an acknowledged write got.
     pub fn highest(&self) -> u64 {
         self.0.lock().unwrap().highest
@@ -136,6 +147,7 @@ impl Oracle {
                 differences.push(format!("{}/{}: {difference}", key.0, key.1));
             }
         }
+        count(Counted::Lost, differences.len());
         for (key, row) in rows.iter().filter(|((collection, _), _)| !left_out.contains(collection)) {
             if !keys.contains_key(key) {
                 differences.push(format!("{}/{}: nobody wrote it, but there is {row:?}", key.0, key.1));

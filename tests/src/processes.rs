@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::client::wait_for;
+use crate::report::{Counted, count};
 
 /// How many lines of a log a failed test shows.
 const SHOWN_LINES: usize = 60;
@@ -50,6 +51,7 @@ impl Process {
 
     /// Sends a signal: `TERM`, `STOP`, `CONT`.
     pub fn signal(&self, signal: &str) {
+        count(Counted::Faults, usize::from(signal == "STOP"));
         let status =
             Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
         assert!(status.unwrap().success(), "cannot send {signal} to {}", self.name);
@@ -57,6 +59,7 @@ impl Process {
 
     /// Kills it (SIGKILL) and waits until it is gone.
     pub fn kill(mut self) {
+        count(Counted::Killed, 1);
         self.end();
     }
 

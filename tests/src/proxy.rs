@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::processes::free_port;
+use crate::report::{Counted, count};
 
 /// How much is read at a time.
 const PIECE: usize = 16 << 10;
@@ -76,11 +77,13 @@ impl Proxy {
 
     /// From now on this happens, to the connections that are there as well.
     pub fn set(&self, fault: Fault) {
+        count(Counted::Faults, usize::from(fault != Fault::None));
         self.state.send_modify(|state| state.fault = fault);
     }
 
     /// Ends every connection that is there now.
     pub fn cut(&self) {
+        count(Counted::Faults, 1);
         self.state.send_modify(|state| state.cuts += 1);
     }
 }

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::report::{Counted, count};
+
 /// A disk of its own at a path, empty at first. It is gone when this is dropped, or when the test is killed.
 #[derive(Debug)]
 pub struct SmallDisk {
@@ -29,6 +31,7 @@ impl SmallDisk {
 
     /// Fills it until nothing is free.
     pub fn fill(&self) {
+        count(Counted::Faults, 1);
         let mut ballast = File::create(self.ballast()).unwrap();
         while ballast.write_all(&[0; 4096]).is_ok() {}
     }
@@ -40,6 +43,7 @@ impl SmallDisk {
 
     /// Nothing can be written to it any more, or again. Nobody may have a file open for writing.
     pub fn set_read_only(&self, read_only: bool) {
+        count(Counted::Faults, usize::from(read_only));
         let mode = if read_only { "remount,ro" } else { "remount,rw" };
         run(Command::new("mount").args(["-o", mode]).arg(&self.path));
     }

@@ -15,6 +15,7 @@ use crate::load::Load;
 use crate::oracle::{Oracle, Rows, digest_of, read_log, read_rows};
 use crate::processes::{Folder, Process, free_port, program};
 use crate::proxy::Proxy;
+use crate::report::{Counted, count};
 
 /// How long a cluster may take to become ready, or to recover from a fault. A broker that is gone without a word is noticed after
 /// 10 s, a peer that was away may be asked again after some more.
@@ -231,6 +232,7 @@ impl Cluster {
 
     /// Removes everything that a node, which does not run, has stored.
     pub fn empty_disk(&self, id: u32) {
+        count(Counted::Faults, 1);
         assert!(self.nodes[&id].process.is_none(), "node {id} runs");
         std::fs::remove_dir_all(self.folder.join(&self.nodes[&id].name)).unwrap();
     }
@@ -349,6 +351,7 @@ impl Cluster {
             "{status:?} but {} was acknowledged",
             self.oracle.highest()
         );
+        let acknowledged = self.oracle.count_anew();
         let mut first: Option<(u32, Rows, String)> = None;
         for id in self.running_nodes() {
             let rows = read_rows(&self.database(id));
@@ -367,6 +370,7 @@ impl Cluster {
                 }
             }
         }
+        count(Counted::Acknowledged, acknowledged);
         let (_, rows, _) = first.expect("a node runs");
         (status.position, rows)
     }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::broker_tests::BrokerChoices;
 use crate::cluster::{self, Cluster};
 use crate::codegen;
 use crate::context::Context;
@@ -44,6 +45,9 @@ enum Command {
         /// The RabbitMQ that the suite `broker` is run with; without it one after the other
         #[arg(long)]
         rabbitmq: Option<RabbitMq>,
+        /// How often the suite `broker` is run with each RabbitMQ; it ends at the first failure
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        times: u32,
         /// How many minutes of faults by chance the suite `broker` has, with each RabbitMQ
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1440))]
         chaos_minutes: u32,
@@ -95,9 +99,10 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
             );
             Ok(())
         }
-        Command::Test { suites, rabbitmq, chaos_minutes, chaos_seed, seeds, seed } => {
+        Command::Test { suites, rabbitmq, times, chaos_minutes, chaos_seed, seeds, seed } => {
             let rabbitmq = rabbitmq.map_or_else(|| RabbitMq::value_variants().to_vec(), |one| vec![one]);
-            let choices = Choices { rabbitmq, chaos_minutes, chaos_seed, seeds, seed };
+            let broker = BrokerChoices { rabbitmq, times, chaos_minutes, chaos_seed };
+            let choices = Choices { broker, seeds, seed };
             tests::run(context, &suites, &choices)
         }
         Command::Tools => Tools::build(context).map(drop),

@@ -3,6 +3,7 @@
 //! Nothing depends on this crate.
 
 mod apt;
+mod broker_tests;
 mod cli;
 mod cluster;
 mod codegen;

@@ -1,18 +1,16 @@
 //! The test command: everything that can be tested on this machine, with the output of the tests as it comes.
 
-use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use clap::ValueEnum;
 
 use crate::apt;
+use crate::broker_tests::{self, BrokerChoices};
 use crate::cluster::{Cluster, look_around, take_down};
 use crate::codegen;
-use crate::context::{Context, write_whole};
-use crate::failure::{AtPath, Result, told};
+use crate::context::Context;
+use crate::failure::{Result, told};
 use crate::install::{check_chart, install_rabbitmq, provide_images};
-use crate::rabbitmq::RabbitMq;
 use crate::step::{run_in_the_open, words};
 use crate::tools::Tools;
 
@@ -31,12 +29,8 @@ pub(crate) enum Suite {
 
 /// What the suites are run with.
 pub(crate) struct Choices {
-    /// The versions that the broker's suite is run with, one after the other.
-    pub(crate) rabbitmq: Vec<RabbitMq>,
-    /// For how long each of them has faults by chance.
-    pub(crate) chaos_minutes: u32,
-    /// The number that decides their order; without it another one each time.
-    pub(crate) chaos_seed: Option<u64>,
+    /// What the broker's suite is run with.
+    pub(crate) broker: BrokerChoices,
     /// How many clusters are simulated.
     pub(crate) seeds: u64,
     /// The only one to simulate.
@@ -51,7 +45,7 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
         let (name, outcome) = match suite {
             Suite::Unit => ("unit", test_units(context)),
             Suite::Sim => ("sim", simulate(context, choices)),
-            Suite::Broker => ("broker", test_with_brokers(context, choices)),
+            Suite::Broker => ("broker", broker_tests::run(context, &choices.broker)),
             Suite::E2e => ("e2e", test_end_to_end(context)),
         };
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
@@ -85,43 +79,6 @@ fn test_units(context: &Context) -> Result<()> {
     let helm = Tools::build_helm(context)?.path("helm");
     let chart = context.root.join("charts/broadcast-operator");
     run_in_the_open(std::process::Command::new(helm).args(["lint", "--strict"]).arg(chart))
-}
-
-fn test_with_brokers(context: &Context, choices: &Choices) -> Result<()> {
-    cargo(context, "build --package broadcast-heart --package broadcast-node")?;
-    let report = context.target.join("broker-tests.txt");
-    let mut verdicts = Vec::new();
-    let mut test = |version: RabbitMq| {
-        let started = Instant::now();
-        write_whole(&report, b"")?;
-        let outcome = test_with_broker(context, version, choices, &report);
-        let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
-        let measured = fs::read_to_string(&report).at("read", &report)?;
-        let took = words(started.elapsed());
-        verdicts.push(format!("{measured}with RabbitMQ {}: {verdict} after {took}", version.name()));
-        outcome
-    };
-    let outcome = choices.rabbitmq.iter().try_for_each(|version| test(*version));
-    // What was measured, once more below all that the tests printed.
-    println!("{}", verdicts.join("\n"));
-    outcome
-}
-
-fn test_with_broker(context: &Context, version: RabbitMq, choices: &Choices, report: &Path) -> Result<()> {
-    let root = version.provide(context)?;
-    let arguments = "test --package broadcast-tests --test broker*";
-    println!("with RabbitMQ {}: cargo {arguments}", version.name());
-    let mut tests = context.cargo();
-    tests.args(arguments.split(' ')).env("BROADCAST_TEST_REPORT", report);
-    tests.env("CHAOS_MINUTES", choices.chaos_minutes.to_string());
-    if let Some(seed) = choices.chaos_seed {
-        tests.env("CHAOS_SEED", seed.to_string());
-    }
-    match root {
-        Some(root) => tests.env("BROADCAST_RABBITMQ_ROOT", root),
-        None => tests.env_remove("BROADCAST_RABBITMQ_ROOT"),
-    };
-    run_in_the_open(&mut tests)
 }
 
 /// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them, and the

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Content, Memory, Oracle, fail_on, open_read_only};
+use crate::report::{self, Counted};
 
 /// A write of the history that a node has applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +57,7 @@ impl Oracle {
     pub fn check_log(&self, whose: &str, log: &[Logged]) {
         let memory = self.0.lock().unwrap();
         let mut differences = find_holes(log);
+        let (mut lost, mut doubled) = (0, 0);
         let first = log.first().map_or(memory.highest + 1, |write| write.seq);
         let own = log.iter().filter(|write| !memory.left_out.contains(&write.content.0.0));
         let effective = drop_repetitions(own);
@@ -64,6 +66,7 @@ impl Oracle {
         for (content, seqs) in memory.acknowledged.iter().filter(|(_, seqs)| *seqs.start() >= first) {
             if !by_number.range(seqs.clone()).any(|(_, write)| write.content == *content) {
                 differences.push(format!("lost: {content:?}, acknowledged as {seqs:?}"));
+                lost += 1;
             }
         }
         let mut applied = BTreeMap::new();
@@ -74,14 +77,18 @@ impl Oracle {
             let (asked, acknowledged) = (asked.get(&content), acknowledged.get(&content));
             if asked.is_none_or(|asked| count > *asked) {
                 differences.push(format!("{content} was applied {count} times, asked for {asked:?} times"));
+                doubled += 1;
             }
             if acknowledged.is_some_and(|acknowledged| count < *acknowledged) {
                 differences.push(format!(
                     "lost: {content} was applied {count} times, acknowledged {acknowledged:?} times"
                 ));
+                lost += 1;
             }
         }
         drop(memory);
+        report::count(Counted::Lost, lost);
+        report::count(Counted::Doubled, doubled);
         fail_on(&format!("the history of {whose}"), &differences);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use broadcast_tests::broker::{Broker, ByHand};
 use broadcast_tests::client::wait_for;
 use broadcast_tests::load::Load;
+use broadcast_tests::report::{Counted, count};
 use broadcast_tests::standalone::{Cluster, RECOVERY};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -270,6 +271,7 @@ async fn while_an_alarm_blocks_all_publishers_nothing_is_acknowledged_and_nothin
         for load in &loads {
             load.progress(50).await;
         }
+        count(Counted::Faults, 1);
         broker.control(&alarm).await;
         for cluster in &clusters {
             wait_for("the hearts to be in doubt", RECOVERY, async || match cluster.active_heart().await {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::{ReportedNode, wait_for};
+use broadcast_tests::report::{Counted, count};
 use broadcast_tests::standalone::{Cluster, RECOVERY};
 use broadcast_tests::unreliable_peer::{Answer, UnreliablePeer};
 use futures_util::future::join_all;
@@ -123,6 +124,7 @@ async fn change_by_hand(cluster: &Cluster, id: u32, sql: &str) {
     let other = Connection::open(cluster.database(id)).unwrap();
     other.busy_timeout(Duration::from_secs(10)).unwrap();
     let started = Instant::now();
+    count(Counted::Faults, 1);
     assert_eq!(other.execute(sql, []).unwrap(), 1, "{sql}");
     drop(other);
     wait_for_report(cluster, id, "the heart to say that it was rebuilt", |node| node.rebuilds == 1).await;
@@ -163,6 +165,7 @@ async fn a_changed_row_that_is_overwritten_before_it_is_read_again_is_found_by_c
     cluster.put("users", "1", &json!("Ada")).await;
     cluster.converge().await;
     let other = Connection::open(cluster.database(2)).unwrap();
+    count(Counted::Faults, 1);
     assert_eq!(other.execute("UPDATE documents SET value = '\"Eve\"' WHERE key = '1'", []).unwrap(), 1);
     drop(other);
     let started = Instant::now();
@@ -179,6 +182,7 @@ async fn a_changed_row_that_is_overwritten_before_it_is_read_again_is_found_by_c
 
 /// Overwrites a node's file from a byte on.
 fn write_garbage(cluster: &Cluster, id: u32, from: u64) {
+    count(Counted::Faults, 1);
     let file = File::options().write(true).open(cluster.database(id)).unwrap();
     let length = file.metadata().unwrap().len();
     assert!(length > from + (1 << 20), "{length} bytes are too few");
