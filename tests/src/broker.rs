@@ -211,6 +211,17 @@ impl ByHand {
             .message_count()
     }
 
+    /// Removes every message that waits in a queue without a consumer, as soon as there are so many: what a consumer that is gone had been
+    /// given comes back when the broker notices that.
+    pub async fn purge_all_of(&self, queue: &str, messages: u32) {
+        wait_for("the queue to have everything", START_DEADLINE, async || match self.depth(queue).await {
+            depth if depth >= messages => Ok(()),
+            depth => Err(depth.to_string()),
+        })
+        .await;
+        self.purge(queue).await;
+    }
+
     /// Removes every message that waits in a queue.
     pub async fn purge(&self, queue: &str) {
         count(Counted::Faults, 1);

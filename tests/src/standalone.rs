@@ -310,9 +310,10 @@ impl Cluster {
                     self.heart(index).heart_status().await.map_err(|refused| format!("{refused:?}"))?;
                 match status.reason {
                     Some(reason) if status.role == "head_lost" && reason.contains(whom) => {
-                        let readiness = self.heart_readiness(index).await.unwrap_err();
-                        assert!(readiness.contains(whom), "{readiness}");
-                        return Ok(reason);
+                        return match self.heart_readiness(index).await {
+                            Err(readiness) if readiness.contains(whom) => Ok(reason),
+                            readiness => Err(format!("{reason}, and {readiness:?}")),
+                        };
                     }
                     _ => seen.push(status),
                 }

@@ -26,14 +26,24 @@ async fn settle(cluster: &Cluster) -> u64 {
     cluster.active().await.unwrap().position
 }
 
-/// Takes all messages out of the nodes' queues, and all hearts' memories away.
-async fn lose_the_way(cluster: &mut Cluster, by_hand: &ByHand) {
-    for id in NODES {
-        by_hand.purge(&cluster.queue(id)).await;
-    }
+/// Takes all messages out of the nodes' queues, of which those of these nodes have so many, and ends the hearts.
+async fn lose_the_way(cluster: &mut Cluster, by_hand: &ByHand, nodes: &[u32], messages: u32) {
     for heart in [0, 1] {
         cluster.take_heart(heart).kill();
+    }
+    for id in NODES {
+        let messages = if nodes.contains(&id) { messages } else { 0 };
+        by_hand.purge_all_of(&cluster.queue(id), messages).await;
+    }
+}
+
+/// Starts both hearts and these nodes.
+fn start_again(cluster: &mut Cluster, nodes: &[u32]) {
+    for heart in [0, 1] {
         cluster.start_heart(heart);
+    }
+    for id in nodes {
+        cluster.start_node(*id);
     }
 }
 
@@ -50,10 +60,8 @@ async fn a_message_that_nobody_has_is_named_and_given_up_when_a_human_says_so() 
     for number in 0..40 {
         cluster.heart(active).put("lost", &number.to_string(), &json!(1), None).await.unwrap();
     }
-    lose_the_way(&mut cluster, &broker.by_hand().await).await;
-    for id in NODES {
-        cluster.start_node(id);
-    }
+    lose_the_way(&mut cluster, &broker.by_hand().await, &NODES, 40).await;
+    start_again(&mut cluster, &NODES);
     wait_for("all nodes to miss it", RECOVERY, async || {
         let status = cluster.active().await?;
         let misses = |node: &ReportedNode| node.missing == Some(kept + 1) && node.state == "repairing";
@@ -96,11 +104,9 @@ async fn come_back_with_20_that_were_given_up(others: u32) {
         assert_eq!(written.unwrap().status, 200);
     }
     cluster.take_node(3).kill();
-    lose_the_way(&mut cluster, &by_hand).await;
+    lose_the_way(&mut cluster, &by_hand, &[1, 2], 20).await;
     by_hand.purge(&cluster.names().head_queue()).await;
-    for id in [1, 2] {
-        cluster.start_node(id);
-    }
+    start_again(&mut cluster, &[1, 2]);
     cluster
         .wait_for_seal(&format!("waits for node 3 to say what it has. The highest known position is {kept}"))
         .await;

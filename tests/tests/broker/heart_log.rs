@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// How many writes there are before the nodes end, and how many after.
-const BEFORE: u64 = 3;
-const AFTER: u64 = 4;
+const BEFORE: u32 = 3;
+const AFTER: u32 = 4;
 
 /// A cluster of two nodes that have ended, and what the active heart has confirmed since.
 async fn write_without_nodes(broker: &Broker) -> Cluster {
@@ -23,7 +23,7 @@ async fn write_without_nodes(broker: &Broker) -> Cluster {
 }
 
 /// Each of these is a message.
-async fn write(cluster: &Cluster, count: u64) {
+async fn write(cluster: &Cluster, count: u32) {
     for number in 0..count {
         let (key, value) = (format!("{}-{number}", cluster.oracle.count()), json!(number));
         let written = cluster.heart(0).put("users", &key, &value, None).await.unwrap();
@@ -34,19 +34,12 @@ async fn write(cluster: &Cluster, count: u64) {
 async fn purge_queues_of_nodes(cluster: &Cluster, broker: &Broker) {
     let by_hand = broker.by_hand().await;
     for id in [1, 2] {
-        let queue = cluster.queue(id);
-        // The broker may not have noticed yet that the node has gone, which gives back what it had been given.
-        wait_for("the queue to have everything", RECOVERY, async || match by_hand.depth(&queue).await {
-            depth if u64::from(depth) >= AFTER => Ok(()),
-            depth => Err(depth.to_string()),
-        })
-        .await;
-        by_hand.purge(&queue).await;
+        by_hand.purge_all_of(&cluster.queue(id), AFTER).await;
     }
 }
 
 /// The first sequence numbers of the messages that somebody serves.
-async fn read_log(peer: &Client, after: u64) -> Vec<u64> {
+async fn read_log(peer: &Client, after: u32) -> Vec<u64> {
     let answer = send(peer.request(Method::GET, &format!("v1/log?after={after}"))).await.unwrap();
     let lines = answer.text().await.unwrap();
     let first = |line: &str| serde_json::from_str::<Value>(line).unwrap()["first"].as_u64().unwrap();
@@ -66,7 +59,7 @@ async fn what_the_queues_of_all_nodes_lost_comes_from_the_heart_that_confirmed_i
     let broker = Broker::shared().await;
     let mut cluster = write_without_nodes(&broker).await;
     purge_queues_of_nodes(&cluster, &broker).await;
-    let expected: Vec<u64> = (BEFORE + 1..=BEFORE + AFTER).collect();
+    let expected: Vec<u64> = (BEFORE + 1..=BEFORE + AFTER).map(u64::from).collect();
     assert_eq!(read_log(cluster.heart(0), BEFORE).await, expected);
     bring_nodes_back(&mut cluster).await;
 }
@@ -79,7 +72,7 @@ async fn what_the_queues_of_all_nodes_lost_comes_from_the_next_heart_that_found_
     purge_queues_of_nodes(&cluster, &broker).await;
     cluster.start_heart(1);
     wait_for("the next heart to be active", RECOVERY, async || cluster.active().await).await;
-    let expected: Vec<u64> = (BEFORE + 1..=BEFORE + AFTER).collect();
+    let expected: Vec<u64> = (BEFORE + 1..=BEFORE + AFTER).map(u64::from).collect();
     assert_eq!(read_log(cluster.heart(1), BEFORE).await, expected);
     bring_nodes_back(&mut cluster).await;
 }

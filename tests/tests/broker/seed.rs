@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::Duration;
 
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::{Client, wait_for};
@@ -93,7 +92,7 @@ async fn a_wrong_configuration_file_ends_the_process_with_2_and_all_its_errors()
         let mut command = Command::new(program(kind));
         command.arg("--config").arg(&file);
         let mut process = Process::start(kind, &mut command, &folder.join(format!("{index}.log")));
-        let status = process.wait(Duration::from_secs(10)).await;
+        let status = process.wait(STOP).await;
         let output = process.output();
         assert_eq!(status.code(), Some(2), "{config}{output}");
         for part in expected.iter().copied().chain([file.to_str().unwrap()]) {
@@ -109,7 +108,7 @@ async fn a_configuration_file_that_is_not_there_is_named() {
         let mut command = Command::new(program(kind));
         command.args(["--config", "/nowhere/config.yaml"]);
         let mut process = Process::start(kind, &mut command, &folder.join(kind));
-        assert_eq!(process.wait(Duration::from_secs(10)).await.code(), Some(2));
+        assert_eq!(process.wait(STOP).await.code(), Some(2));
         assert!(process.output().contains("/nowhere/config.yaml"), "{}", process.output());
     }
 }

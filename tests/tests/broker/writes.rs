@@ -98,9 +98,9 @@ async fn a_write_waits_for_one_a_quorum_or_all_nodes_and_says_when_it_did_not_ge
         cluster.oracle.acknowledged("users", ack, Some(&json!(1)), written.last, 1);
     }
     cluster.take_node(3).kill();
-    for (ack, status) in [("all", 202), ("quorum", 200), ("one", 200)] {
+    for (ack, timeout, status) in [("all", "1s", 202), ("quorum", "10s", 200), ("one", "10s", 200)] {
         let key = format!("{ack}-without-3");
-        let written = cluster.heart(0).put_with_ack(&key, &json!(2), ack, "1s").await.unwrap();
+        let written = cluster.heart(0).put_with_ack(&key, &json!(2), ack, timeout).await.unwrap();
         assert_eq!(written.status, status, "{written:?}");
         assert_eq!(written.ack == ack, status == 200, "{written:?}");
         cluster.oracle.acknowledged("users", &key, Some(&json!(2)), written.last, 1);
