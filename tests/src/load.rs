@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_mins(5);
 const KEYS: usize = 40;
 
 /// A write is followed by a pause: the tests are about faults, not about throughput.
-const PAUSE: Duration = Duration::from_millis(8);
+const PAUSE: Duration = Duration::from_millis(15);
 
 /// Writers at work. They stop when this is dropped.
 #[derive(Debug)]
