@@ -9,7 +9,6 @@ pub mod client;
 pub mod clients;
 pub mod cluster;
 pub mod dice;
-pub mod failover;
 pub mod history;
 pub mod installation;
 pub mod load;

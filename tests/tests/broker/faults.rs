@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::wait_for;
+use broadcast_tests::proxy::Fault;
 use broadcast_tests::standalone::{Cluster, RECOVERY, STOP};
 use futures_util::future::join_all;
 use rusqlite::Connection;
@@ -137,6 +138,29 @@ async fn a_node_stops_in_order_under_writes_and_catches_up() {
         cluster.take_node(2).stop(STOP).await;
         cluster.start_node(2);
     }
+    assert_eq!(load.finish().await, 0, "writers notice nothing of it");
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn writes_go_on_while_a_node_is_cut_off_and_it_catches_up() {
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::prepare(&broker.url(), 2);
+    cluster.put_proxies_between();
+    cluster.list_nodes(&[1, 2], None);
+    cluster.start_all(2).await;
+    for heart in [0, 1] {
+        wait_for("a heart to take writes or to know who does", RECOVERY, async || {
+            cluster.heart_readiness(heart).await
+        })
+        .await;
+    }
+    let load = cluster.start_load(3);
+    load.progress(50).await;
+    cluster.node_proxy(2).set(Fault::Hold);
+    load.progress(200).await;
+    cluster.node_proxy(2).set(Fault::None);
+    load.progress(50).await;
     assert_eq!(load.finish().await, 0, "writers notice nothing of it");
     cluster.converge().await;
 }

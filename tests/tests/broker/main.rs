@@ -7,7 +7,6 @@ mod chaos;
 mod conditions;
 mod digests;
 mod disks;
-mod failover;
 mod faults;
 mod given_up;
 mod heart_log;
