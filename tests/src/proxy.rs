@@ -3,6 +3,8 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +37,8 @@ pub enum Fault {
     Throttle(u32),
     /// Connections are accepted and stay, but nothing gets through until this ends; then everything does.
     Hold,
+    /// Connections that have carried these bytes to the broker stay, but nothing comes back any more until this ends; then everything does.
+    Mute(&'static [u8]),
     /// What goes in this direction is lost. A connection that lost something ends when this ends.
     Lose(Direction),
 }
@@ -122,8 +126,10 @@ async fn carry(client: TcpStream, server: u16, mut state: watch::Receiver<State>
         let _only_slower = stream.set_nodelay(true);
     }
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let there = Pump { direction: Direction::ToBroker, from: from_client, to: to_server };
-    let back = Pump { direction: Direction::FromBroker, from: from_server, to: to_client };
+    let is_mute = Arc::new(AtomicBool::new(false));
+    let (direction, asked) = (Direction::ToBroker, Arc::clone(&is_mute));
+    let there = Pump { direction, from: from_client, to: to_server, is_mute: asked };
+    let back = Pump { direction: Direction::FromBroker, from: from_server, to: to_client, is_mute };
     let (state_there, state_back) = (state.clone(), state.clone());
     tokio::select! {
         _ = there.run(state_there) => {}
@@ -136,6 +142,8 @@ struct Pump {
     direction: Direction,
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
+    /// Whether this connection has carried what makes it mute.
+    is_mute: Arc<AtomicBool>,
 }
 
 impl Pump {
@@ -145,7 +153,7 @@ impl Pump {
         loop {
             // The end of the stream does not get through either while nothing does.
             let length = self.from.read(&mut buffer).await.unwrap_or(0);
-            until(&mut state, |state| state.fault != Fault::Hold).await;
+            until(&mut state, |state| !self.is_held(state.fault)).await;
             let fault = state.borrow().fault;
             if fault == Fault::Lose(self.direction) {
                 return self.lose(buffer, state).await;
@@ -153,7 +161,20 @@ impl Pump {
             if length == 0 {
                 return Ok(());
             }
+            if let (Direction::ToBroker, Fault::Mute(question)) = (self.direction, fault)
+                && buffer[..length].windows(question.len()).any(|bytes| bytes == question)
+            {
+                self.is_mute.store(true, Ordering::Relaxed);
+            }
             self.forward(&buffer[..length], fault).await?;
+        }
+    }
+
+    fn is_held(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::Hold => true,
+            Fault::Mute(_) => self.direction == Direction::FromBroker && self.is_mute.load(Ordering::Relaxed),
+            _ => false,
         }
     }
 

@@ -96,6 +96,28 @@ async fn hearts_and_nodes_wait_for_a_broker_that_is_not_there_yet() {
 }
 
 #[tokio::test]
+async fn a_consumer_that_the_broker_starts_too_late_keeps_nothing_from_the_next_one() {
+    /// Class and method.
+    const BASIC_CONSUME: &[u8] = &[0, 60, 0, 20];
+    let broker = Broker::shared().await;
+    let mut cluster = Cluster::prepare(&broker.url(), 1);
+    // What its queue does not give, nobody does.
+    cluster.has_peers = false;
+    cluster.put_proxies_between();
+    cluster.start_all(1).await;
+    cluster.node_proxy(1).set(Fault::Mute(BASIC_CONSUME));
+    cluster.node_proxy(1).cut();
+    wait_for("the node to give up", RECOVERY, async || {
+        let output = cluster.node_process(1).output();
+        if output.contains("basic.consume: no answer") { Ok(()) } else { Err(output) }
+    })
+    .await;
+    cluster.node_proxy(1).set(Fault::None);
+    cluster.put("users", "1", &json!(1)).await;
+    cluster.converge().await;
+}
+
+#[tokio::test]
 async fn a_password_that_the_broker_refuses_is_named_as_the_reason() {
     let broker = Broker::shared().await;
     let mut cluster = Cluster::prepare(&broker.url().replace("guest:guest", "guest:secret-7"), 1);
