@@ -117,14 +117,8 @@ impl Sessions {
     ) -> Result<(), SessionError> {
         let Some(connection) = stop.run_until_cancelled(self.connect()).await else { return Ok(()) };
         let connection = connection?;
-        let result = self.lock_and_reign(&connection, stop, backoff).await;
-        match result {
-            Ok(()) => Ok(connection.close().await?),
-            Err(error) => {
-                connection.abort();
-                Err(error)
-            }
-        }
+        self.lock_and_reign(&connection, stop, backoff).await?;
+        Ok(connection.close().await?)
     }
 
     async fn connect(&self) -> Result<Connection, AmqpError> {

@@ -135,9 +135,8 @@ impl QueueConsumer {
         // start ahead of what is unsettled. An error says that all is closed already.
         let closed = channel.close().await;
         drop(session);
-        match closed {
-            Ok(()) => drop(connection.close().await),
-            Err(_) => connection.abort(),
+        if closed.is_ok() {
+            let _ = connection.close().await;
         }
         end
     }
@@ -146,25 +145,10 @@ impl QueueConsumer {
         let connecting = Connection::connect(&self.broker.fetch()?, &format!("node {}", self.node)).await;
         // A broker that was away has begun anew.
         let connection = connecting.inspect_err(|_| *unanswered = 0)?;
-        match self.start_consumer(&connection, unanswered).await {
-            Ok((channel, consumer)) => Ok((connection, channel, consumer)),
-            Err(error) => {
-                // A consumer that the broker has started meanwhile would be given everything as long as this connection lasts.
-                connection.abort();
-                Err(error)
-            }
-        }
-    }
-
-    async fn start_consumer(
-        &self,
-        connection: &Connection,
-        unanswered: &mut u32,
-    ) -> Result<(Channel, Consumer), AmqpError> {
         if *unanswered >= REPLACE_AFTER && self.config.queue_type == QueueType::Quorum {
-            self.remove_queue(connection).await?;
+            self.remove_queue(&connection).await?;
         }
-        self.declare(connection).await?;
+        self.declare(&connection).await?;
         self.status.send_modify(|status| status.attached = true);
         let channel = connection.open_channel().await?;
         let queue = self.config.topology().names().node_queue(self.node);
@@ -174,7 +158,7 @@ impl QueueConsumer {
             Err(AmqpError::Timeout { .. } | AmqpError::ConnectionClosed(_)) => *unanswered + 1,
             _ => 0,
         };
-        Ok((channel, consumer?))
+        Ok((connection, channel, consumer?))
     }
 
     /// Declares what this node needs on the broker. What is there already stays as it is.

@@ -33,7 +33,8 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How often each side shows that it lives; it is taken for dead after two of them.
 const HEARTBEAT_SECONDS: u16 = 5;
 
-/// A connection to the broker. Dropping it closes it in the background.
+/// A connection to the broker. Dropping it cuts it at once: what is buffered on this side is never sent, and the broker
+/// takes back what it gave.
 #[derive(Debug)]
 pub struct Connection {
     inner: lapin::Connection,
@@ -74,16 +75,7 @@ impl Connection {
     /// Closes the connection; its exclusive queues are free as soon as the broker notices. Close or keep the channels
     /// before: one that is being closed gets in the way.
     pub async fn close(self) -> Result<(), AmqpError> {
-        let result = within("connection.close", CALL_DEADLINE, self.inner.close(200, short("bye")?)).await;
-        if result.is_err() {
-            self.abort();
-        }
-        result
-    }
-
-    /// Cuts the connection at once: what is buffered on this side is never sent.
-    pub fn abort(self) {
-        self.socket.cut();
+        within("connection.close", CALL_DEADLINE, self.inner.close(200, short("bye")?)).await
     }
 
     /// Declares an exchange, which may exist.

@@ -1,4 +1,4 @@
-//! Connecting, with a hold on the socket: an attempt that takes too long, or a connection in doubt, is cut for good.
+//! Connecting, with a hold on the socket: an attempt that takes too long, or a connection that is dropped, is cut for good.
 //!
 //! The library runs each connection on a thread of its own, which a broker that accepts and then says nothing would
 //! keep for ever; and what it has buffered it would still send after a time-out, long after the caller gave up.
@@ -15,52 +15,40 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use super::{AmqpError, CALL_DEADLINE, HEARTBEAT_SECONDS};
 use crate::amqp_url::AmqpUrl;
 
-/// The socket under a connection.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Socket(Arc<Mutex<Option<TcpStream>>>);
+/// The socket under a connection, or under an attempt. Dropping it ends the connection without a word.
+#[derive(Debug, Default)]
+pub(super) struct Socket(Held);
+
+type Held = Arc<Mutex<Option<TcpStream>>>;
 
 impl Socket {
-    /// Ends the connection without a word.
-    pub(super) fn cut(&self) {
-        if let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Not connected any more is what is wanted.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
     /// This side's address: where others that reach the broker by the same network find this process.
     pub(super) fn local_ip(&self) -> Option<IpAddr> {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stream.as_ref()?.local_addr().ok().map(|address| address.ip())
     }
+}
 
-    fn hold(&self, stream: &impl AsFd) -> io::Result<()> {
-        let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        Ok(())
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Not connected any more is what is wanted.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
-/// Cuts the socket of an attempt that was given up, also by a caller that stopped waiting.
-struct CutUnlessConnected(Option<Socket>);
-
-impl Drop for CutUnlessConnected {
-    fn drop(&mut self) {
-        if let Some(socket) = self.0.take() {
-            socket.cut();
-        }
-    }
+fn hold(held: &Held, stream: &impl AsFd) -> io::Result<()> {
+    let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+    *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    Ok(())
 }
 
 /// Connects within [`CALL_DEADLINE`].
 pub(super) async fn connect(url: &AmqpUrl, name: &str) -> Result<(lapin::Connection, Socket), AmqpError> {
     let socket = Socket::default();
-    let mut guard = CutUnlessConnected(Some(socket.clone()));
-    match tokio::time::timeout(CALL_DEADLINE, open(url, name, socket.clone())).await {
-        Ok(Ok(connection)) => {
-            guard.0 = None;
-            Ok((connection, socket))
-        }
+    match tokio::time::timeout(CALL_DEADLINE, open(url, name, Arc::clone(&socket.0))).await {
+        Ok(Ok(connection)) => Ok((connection, socket)),
         Ok(Err(error)) => Err(AmqpError::of_connect(url, &error)),
         Err(_) => {
             let text = format!("no answer within {}s", CALL_DEADLINE.as_secs());
@@ -69,7 +57,7 @@ pub(super) async fn connect(url: &AmqpUrl, name: &str) -> Result<(lapin::Connect
     }
 }
 
-async fn open(url: &AmqpUrl, name: &str, socket: Socket) -> lapin::Result<lapin::Connection> {
+async fn open(url: &AmqpUrl, name: &str, held: Held) -> lapin::Result<lapin::Connection> {
     let mut uri = url.uri();
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
     let host = (uri.authority.host.as_str(), uri.authority.port);
@@ -80,7 +68,7 @@ async fn open(url: &AmqpUrl, name: &str, socket: Socket) -> lapin::Result<lapin:
     let connect = async move |uri: AMQPUri, _| {
         let stream = AsyncTcpStream::connect(&reactor, addresses.clone()).await?;
         if let AsyncTcpStream::Plain(stream) = &stream {
-            socket.hold(stream.get_ref())?;
+            hold(&held, stream.get_ref())?;
         }
         match uri.scheme {
             AMQPScheme::AMQP => Ok(stream),
