@@ -188,9 +188,11 @@ impl Store {
         Ok(Self { connection, readers, path, cluster, log_bytes, incarnation })
     }
 
-    /// Where the database is.
+    /// Where the database is, as long as it is this process's.
     pub(crate) fn committed(&self) -> Result<Committed, StoreError> {
-        schema::load(&self.connection)?.committed()
+        let state = schema::load(&self.connection)?;
+        state.check_owner(self.incarnation, &self.path)?;
+        state.committed()
     }
 
     /// Proves that the database can be written to, by writing to it. Changes nothing that anybody reads. A file that is
@@ -201,9 +203,7 @@ impl Store {
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let state = schema::load(&transaction)?;
-        if state.incarnation != self.incarnation {
-            return Err(StoreError::TakenOver { path: self.path.clone() });
-        }
+        state.check_owner(self.incarnation, &self.path)?;
         schema::set_incarnation(&transaction, self.incarnation + 1)?;
         transaction.commit()?;
         self.incarnation += 1;

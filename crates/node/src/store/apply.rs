@@ -25,9 +25,7 @@ impl Store {
     pub(crate) fn change(&mut self, changes: &[Change]) -> Result<AppliedBatch, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
-        if before.incarnation != self.incarnation {
-            return Err(StoreError::TakenOver { path: self.path.clone() });
-        }
+        before.check_owner(self.incarnation, &self.path)?;
         let committed = before.committed()?;
         let mut batch = Batch {
             connection: &transaction,

@@ -45,9 +45,7 @@ impl Store {
         let mut snapshot = SnapshotReader::open(&self.cluster, snapshot)?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
-        if before.incarnation != self.incarnation {
-            return Err(StoreError::TakenOver { path: self.path.clone() }.into());
-        }
+        before.check_owner(self.incarnation, &self.path)?;
         let header = snapshot.header().clone();
         if header.last <= before.last {
             return Err(InstallError::NotFurtherOn { applied: before.last, found: header.last });

@@ -18,8 +18,8 @@ impl Store {
     /// Puts the database aside and begins with an empty one. When it fails half way, [`Store::probe`] does the rest.
     pub(crate) fn quarantine(&mut self) -> Result<(), StoreError> {
         // What is damaged may not say whose it is; then nobody else can have opened it either.
-        if schema::load(&self.connection).is_ok_and(|state| state.incarnation != self.incarnation) {
-            return Err(StoreError::TakenOver { path: self.path.clone() });
+        if let Ok(state) = schema::load(&self.connection) {
+            state.check_owner(self.incarnation, &self.path)?;
         }
         // So that the file is whole without its log. It goes with its log if that is not possible.
         let checkpointed = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

@@ -48,6 +48,14 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Refuses a database that another process has taken over since.
+    pub(super) fn check_owner(&self, incarnation: u64, path: &Path) -> Result<(), StoreError> {
+        if self.incarnation == incarnation {
+            return Ok(());
+        }
+        Err(StoreError::TakenOver { path: path.to_owned() })
+    }
+
     /// The state in the types of the protocol.
     pub(super) fn committed(&self) -> Result<Committed, StoreError> {
         let hash = self.hash.parse().map_err(|error| StoreError::Damaged(format!("hash: {error}")))?;

@@ -246,6 +246,10 @@ fn opening_the_file_ends_the_writing_of_whoever_had_it_open() {
     let messages = history.puts(1);
     assert!(matches!(first.apply(&messages), Err(StoreError::TakenOver { .. })));
     assert!(matches!(first.probe(), Err(StoreError::TakenOver { .. })));
+    assert!(
+        matches!(first.committed(), Err(StoreError::TakenOver { .. })),
+        "it is not where this one left it"
+    );
     second.apply(&messages).unwrap();
     assert_consistent(&mut second);
 }

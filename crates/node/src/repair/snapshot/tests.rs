@@ -71,7 +71,8 @@ async fn install_but_for(
     joiner: &Arc<Mutex<Store>>,
     but_for: Vec<(String, PeerError)>,
 ) -> Result<Committed, RebuildError> {
-    let after = joiner.lock().unwrap().committed().unwrap().applied.position.last;
+    // Also of one that is another process's.
+    let after = joiner.lock().unwrap().committed().map_or(0, |committed| committed.applied.position.last);
     let wanted = Wanted { after, cut: Cut::default() };
     let install = |snapshot: PeerSnapshot| {
         let joiner = Arc::clone(joiner);
