@@ -42,7 +42,7 @@ pub fn apply(file: NodesFile, census: &watch::Sender<Census>, memory: &SharedMem
     let members: BTreeSet<NodeId> = file.node_ids.into_iter().collect();
     memory.with(|memory| {
         memory.members = Some(members.clone());
-        memory.accepted_loss = file.accepted_loss;
+        memory.accept_loss(file.accepted_loss);
     });
     census.send_if_modified(|census| census.replace_members(members));
 }
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(members(&memory).into_iter().map(NodeId::get).collect::<Vec<_>>(), [1, 2]);
         std::fs::write(&path, "node_ids: [1]\naccepted_loss: 1041").unwrap();
         apply(read(&path).unwrap(), &census, &memory);
-        assert_eq!(memory.with(|memory| memory.accepted_loss), Some(1041));
+        assert!(memory.with(|memory| memory.accepts(1041)));
         std::fs::write(&path, "node_ids: [0]").unwrap();
         let wrong = read(&path).unwrap_err().to_string();
         assert!(wrong.contains("nodes.yaml") && wrong.contains("a node id is 1 to"), "{wrong}");

@@ -154,10 +154,10 @@ impl Court {
     }
 
     /// Attends to one message of the inbox.
-    async fn attend(&self, delivery: Delivery, reign: &Reign) -> Result<(), Doubt> {
+    async fn attend(&self, delivery: Delivery, reign: &mut Reign) -> Result<(), Doubt> {
         match self.read(&delivery) {
             Letter::Report(mut report) => {
-                reign.judge(&report)?;
+                reign.hear(&report)?;
                 if reign.gives_up(&report) {
                     report.state = NodeState::Diverged;
                 }
@@ -185,16 +185,27 @@ impl Court {
 
 impl Rule<'_> {
     async fn beat(&mut self, mut reign: Reign, stop: &CancellationToken) -> Result<(), Doubt> {
+        self.judge_reports(&mut reign)?;
         self.show_progress(&reign);
-        while let Some(batch) = self.next_batch(&reign, stop).await? {
+        while let Some(batch) = self.next_batch(&mut reign, stop).await? {
             reign = self.commit(reign, batch).await?;
             self.show_progress(&reign);
         }
         Ok(())
     }
 
+    /// What was heard before the reign began may contradict it: nothing may be published then.
+    fn judge_reports(&self, reign: &mut Reign) -> Result<(), Doubt> {
+        let census = self.court.census.borrow();
+        Ok(census.nodes().try_for_each(|seen| reign.hear(&seen.report))?)
+    }
+
     /// Waits for requests, and marks the time; `None` when there will be no more.
-    async fn next_batch(&mut self, reign: &Reign, stop: &CancellationToken) -> Result<Option<Batch>, Doubt> {
+    async fn next_batch(
+        &mut self,
+        reign: &mut Reign,
+        stop: &CancellationToken,
+    ) -> Result<Option<Batch>, Doubt> {
         self.draw_conclusions(reign)?;
         if let Some(first) = self.take_waiting() {
             return Ok(Some(self.fill(first)));
@@ -239,7 +250,7 @@ impl Rule<'_> {
     async fn commit(&mut self, reign: Reign, batch: Batch) -> Result<Reign, Doubt> {
         let (writes, waiting) = batch.into_parts();
         let count = writes.len() as u64;
-        let in_flight = reign.publish(writes, unix_milliseconds());
+        let mut in_flight = reign.publish(writes, unix_milliseconds());
         let epoch = in_flight.message().term.epoch;
         let started = Instant::now();
         let confirm = self.court.publish(&in_flight.message().clone().into()).await?;

@@ -82,12 +82,9 @@ impl Divergence {
         matches!(self, Self::Contradicted(Halt::Diverged { own, .. }) | Self::Bypassed { own, .. } if *own == position)
     }
 
-    /// Whether this node's log is of a history that the cluster does not share.
+    /// Whether this node's log is of a history that the cluster does not share, nobody knows from where on.
     pub(crate) fn is_of_history(&self) -> bool {
-        matches!(
-            self,
-            Self::Contradicted(Halt::Diverged { .. } | Halt::GivenUp { .. }) | Self::Bypassed { .. }
-        )
+        matches!(self, Self::Contradicted(Halt::Diverged { .. }) | Self::Bypassed { .. })
     }
 
     /// What the cluster does without, as far as this says it.

@@ -17,6 +17,7 @@ use axum::{Json, Router};
 use broadcast_protocol::chain::ChainHash;
 use broadcast_protocol::digest::Digest;
 use broadcast_protocol::names::NodeId;
+use broadcast_protocol::replica::Halt;
 use broadcast_protocol::report::NodeState;
 use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{ApiError, StrictQuery, check_number, parse_duration, with_json_fallbacks};
@@ -75,6 +76,10 @@ impl Api {
     /// Peers get nothing of what is known to be wrong.
     fn refuse_if_diverged(&self, is_wrong: impl Fn(&Divergence) -> bool) -> Result<(), ApiError> {
         match &self.status.borrow().divergence {
+            // Waiting for it helps nobody: the peers have to get on without.
+            Some(divergence @ Divergence::Contradicted(Halt::GivenUp { .. })) if is_wrong(divergence) => {
+                Err(ApiError::new(StatusCode::GONE, "given_up", divergence.to_string()))
+            }
             Some(divergence) if is_wrong(divergence) => {
                 let message = format!("{divergence}; ask another node");
                 Err(ApiError::unavailable("diverged", message, DIVERGED_RETRY))

@@ -104,11 +104,12 @@ impl NoHelp {
     }
 
     /// Whether a peer that has got further may have a snapshot another time. A heart, which keeps the end of the way too,
-    /// never has one.
+    /// never has one, nor has a node with what was given up.
     pub(crate) fn may_have_snapshot_later(&self, logs: &Self) -> bool {
         let is_further_on =
             |peer| logs.tried.iter().any(|(name, error)| name == peer && *error == PeerError::Gone);
-        self.tried.iter().any(|(peer, error)| is_further_on(peer) && *error != PeerError::Status(404))
+        let never_has_one = |error: &PeerError| matches!(error, PeerError::Status(404) | PeerError::Gone);
+        self.tried.iter().any(|(peer, error)| is_further_on(peer) && !never_has_one(error))
     }
 }
 
@@ -144,7 +145,7 @@ impl Peers {
                 match self
                     .fetch_page(&url, position)
                     .await
-                    .and_then(|messages| refuse_given_up(messages, cut))
+                    .and_then(|messages| leave_out_given_up(messages, cut))
                 {
                     Ok(messages) => return Ok(messages),
                     Err(error) => tried.push((name_of(&url), error)),
@@ -271,9 +272,11 @@ fn read_page(cluster: &str, after: Position, body: &Bytes) -> Result<Vec<WriteMe
     if messages.is_empty() { Err(PeerError::NothingNewer) } else { Ok(messages) }
 }
 
-fn refuse_given_up(messages: Vec<WriteMessage>, cut: Cut) -> Result<Vec<WriteMessage>, PeerError> {
+/// The messages before the first that was given up; an error when that is the first.
+fn leave_out_given_up(mut messages: Vec<WriteMessage>, cut: Cut) -> Result<Vec<WriteMessage>, PeerError> {
     let is_given_up = |message: &WriteMessage| cut.gives_up(Claim::new(message.term, message.position));
-    if messages.iter().any(is_given_up) { Err(PeerError::GivenUp(cut.last)) } else { Ok(messages) }
+    messages.truncate(messages.iter().position(is_given_up).unwrap_or(messages.len()));
+    if messages.is_empty() { Err(PeerError::GivenUp(cut.last)) } else { Ok(messages) }
 }
 
 fn read_line(cluster: &str, position: Position, line: &Bytes) -> Result<WriteMessage, PeerError> {

@@ -1,14 +1,18 @@
-//! Where a history went on without what came after, because a human accepted that loss.
+//! From where on a reign has made its own history.
 //!
-//! Whoever was away then may still have what was given up, and is further on than everybody else. A cut is how all who
-//! meet a later reign know that its end is not the history's: it travels with every message of that reign and of all that
-//! follow, and is stored with the rows. Only the newest counts: no end of a history is before its cut.
+//! When everything is well, nobody ever has anything else there. But a human may have accepted that something is lost which
+//! a node that was away still has, or the head queue may have been tampered with before all hearts ended. Such a node is
+//! further on than everybody else, and not with the history that clients have been answered for. A cut is how all know:
+//! it travels with every message, and is stored with the rows. Only the newest counts: no history ends before its cut.
+//!
+//! A reign has one as soon as a node has applied something of it, which others can be rebuilt from: until then, whoever is
+//! further on shows that the head was stale. One that begins with an accepted loss has it at once.
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::Claim;
 
-/// Everything beyond `last` that is of an epoch before `epoch` is given up. By default that is nothing.
+/// Everything beyond `last` that is of an epoch before `epoch` is not part of the history. By default that is nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cut {

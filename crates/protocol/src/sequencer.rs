@@ -38,6 +38,8 @@ pub struct StaleHead {
 pub struct Reign {
     cluster: String,
     term: Term,
+    /// The last sequence number before it.
+    began_after: u64,
     position: Position,
 }
 
@@ -50,7 +52,7 @@ pub struct InFlight {
 
 impl Reign {
     fn new(cluster: &str, term: Term, position: Position) -> Self {
-        Self { cluster: cluster.to_owned(), term, position }
+        Self { cluster: cluster.to_owned(), term, began_after: position.last, position }
     }
 
     /// The epoch of this reign.
@@ -77,7 +79,17 @@ impl Reign {
 
     /// Whether a node's report fits the history that this heart continues. One that is ahead shows that the head was
     /// stale (a restored broker, say): going on would fork the history.
-    pub fn judge(&self, report: &Report) -> Result<(), StaleHead> {
+    ///
+    /// Once a node has applied something of this reign, the history has gone on from where it began: whoever has something
+    /// else there does not contradict it any more, and can be rebuilt.
+    pub fn hear(&mut self, report: &Report) -> Result<(), StaleHead> {
+        let epoch = self.term.epoch;
+        if report.applied_epoch == epoch
+            && report.applied.last > self.began_after
+            && self.term.cut.epoch < epoch
+        {
+            self.term.cut = Cut { epoch, last: self.began_after };
+        }
         let seen = StaleHead { node: Some(report.node), last: report.applied.last, epoch: report.epoch };
         self.compare(seen, report.claim())
     }
@@ -114,8 +126,8 @@ impl InFlight {
     }
 
     /// The reign as it was before the message: no node may have applied what is not confirmed.
-    pub fn reign(&self) -> &Reign {
-        &self.reign
+    pub fn reign(&mut self) -> &mut Reign {
+        &mut self.reign
     }
 
     /// The broker confirmed the message: its writes are durable for everyone.
@@ -143,7 +155,7 @@ fn is_given_up(
     reports: &[&Report],
     is_of_today: impl Fn(&Report) -> bool,
 ) -> bool {
-    let Some(lost) = memory.accepted_loss else { return false };
+    let Some(lost) = memory.accepted_loss.filter(|lost| memory.accepts(*lost)) else { return false };
     let has_reported = |node: &NodeId| reports.iter().any(|report| report.node == *node);
     memory.members.as_ref().is_none_or(|members| members.iter().all(has_reported))
         && reports.iter().any(|report| report.missing == Some(lost) && is_of_today(report))

@@ -158,7 +158,7 @@ impl Heart {
     /// Takes the list of the cluster's nodes, and what may be lost.
     pub(crate) fn replace_nodes(&mut self, members: BTreeSet<NodeId>, accepted_loss: Option<u64>) {
         self.memory.members = Some(members);
-        self.memory.accepted_loss = accepted_loss;
+        self.memory.accept_loss(accepted_loss);
     }
 
     fn open(&mut self, ctx: &mut Context) {

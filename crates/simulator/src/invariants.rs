@@ -163,9 +163,11 @@ impl Oracle {
         }
     }
 
-    /// What was given up is settled by the reign that begins without it.
+    /// What was given up is settled by the reign that begins without it, unless something before is lost as well.
     pub(crate) fn cut(&mut self, from: Position) {
-        self.settle_at(from, from.last + 1);
+        if self.tainted_from.is_none_or(|tainted| tainted > from.last) {
+            self.settle_at(from, from.last + 1);
+        }
     }
 
     /// What a reign that had asked the nodes began without.

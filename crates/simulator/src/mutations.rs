@@ -20,8 +20,8 @@ pub enum Mutation {
     AppliedWithoutProof,
     /// A node acknowledges a message before it is on disk.
     AckedBeforeTransaction,
-    /// A node takes what a reign that is over has published.
-    StaleNotDropped,
+    /// Nodes do not learn what was cut from the history.
+    CutNotTold,
     /// A request id is not looked up.
     RequestIdsIgnored,
     /// A snapshot does not carry request ids.
@@ -31,8 +31,8 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    /// Those that have to be found: all but [`Self::StaleNotDropped`], which 10,000 seeds did not notice.
-    pub const ALL: [Self; 11] = [
+    /// All of them.
+    pub const ALL: [Self; 12] = [
         Self::HeadQueueOfOne,
         Self::HeadNotPublishedAgain,
         Self::ConfirmNotAwaited,
@@ -41,6 +41,7 @@ impl Mutation {
         Self::SealWaitsForNobody,
         Self::AppliedWithoutProof,
         Self::AckedBeforeTransaction,
+        Self::CutNotTold,
         Self::RequestIdsIgnored,
         Self::SnapshotWithoutRequests,
         Self::ReportBeforeQueue,

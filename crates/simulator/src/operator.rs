@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::names::NodeId;
+use broadcast_protocol::replica::Halt;
 
 use crate::agenda::{Actor, Event, Time};
 use crate::broker::QueueId;
@@ -238,7 +239,10 @@ impl World {
         if let Some((_, best)) = open {
             return Some(Stuck::Sealing(best));
         }
-        let furthest = self.disks.values().map(|disk| disk.applied().position.last).max()?;
+        let cut = self.pods.iter().map(|pod| pod.status.cut).max()?;
+        let applied = self.disks.values().map(|disk| disk.applied().claim());
+        let furthest =
+            applied.filter(|claim| !cut.gives_up(*claim)).map(|claim| claim.position.last).max()?;
         let misses_next = |pod: &crate::pod::Pod| pod.is_up() && pod.status.missing == Some(furthest + 1);
         self.pods.iter().any(misses_next).then_some(Stuck::Missing(furthest + 1))
     }
@@ -257,12 +261,21 @@ impl World {
         // Nobody gives up what comes by itself; in the middle of faults some are rash.
         let (lost, is_needed) = match stuck {
             Stuck::Sealing(best) => (best + 1, !all_are_well),
-            Stuck::Missing(seq) => (seq, !self.ctx.oracle.is_calm() || self.ctx.oracle.is_excused(seq)),
+            Stuck::Missing(seq) => {
+                let is_given_up =
+                    |pod: &crate::pod::Pod| matches!(pod.status.divergence, Some(Halt::GivenUp { .. }));
+                let is_known = !self.ctx.oracle.is_calm() || self.ctx.oracle.is_excused(seq);
+                (seq, is_known || self.pods.iter().any(is_given_up))
+            }
         };
         if !is_needed && self.operator.quiet_since.is_some() {
             return;
         }
-        if self.operator.accepted_loss != Some(lost) {
+        // The word is for one time. It has to be taken back before it is given again.
+        self.operator.stuck = None;
+        if self.operator.accepted_loss == Some(lost) {
+            self.operator.accepted_loss = None;
+        } else {
             self.ctx.count(Seen::LossAccepted);
             self.ctx.tell("human", || format!("accepts the loss of everything from {lost} on"));
             (self.operator.accepted_loss, self.operator.accepted_at) = (Some(lost), Some(self.ctx.now));

@@ -43,8 +43,7 @@ impl World {
         let (mut is_out_of_reach, mut has_node) = (false, false);
         for pod in self.reachable(asker) {
             let pod = &self.pods[pod];
-            let is_of_other_history =
-                matches!(pod.status.divergence, Some(Halt::Diverged { .. } | Halt::GivenUp { .. }));
+            let is_of_other_history = matches!(pod.status.divergence, Some(Halt::Diverged { .. }));
             let disk = self.disks.get(&pod.node).filter(|disk| disk.works && !is_of_other_history);
             match disk.map(|disk| disk.log_after(after.last)) {
                 Some(LogPage::Messages(messages)) => {
@@ -53,7 +52,10 @@ impl World {
                         return Fetched::Messages(linked);
                     }
                 }
-                Some(LogPage::Gone) => (is_out_of_reach, has_node) = (true, true),
+                Some(LogPage::Gone) => {
+                    is_out_of_reach = true;
+                    has_node |= !matches!(pod.status.divergence, Some(Halt::GivenUp { .. }));
+                }
                 None => {}
             }
         }
@@ -87,7 +89,7 @@ impl World {
     }
 }
 
-/// The messages up to the first that is not the next link. None of a history that was given up.
+/// The messages up to the first that is not the next link, or was given up.
 fn linked<'a>(
     after: Position,
     cut: Cut,
@@ -99,7 +101,6 @@ fn linked<'a>(
         position = message.position;
         is_next
     };
-    let linked: Vec<WriteMessage> = messages.take_while(is_next).cloned().collect();
-    let is_given_up = |message: &WriteMessage| cut.gives_up(Claim::new(message.term, message.position));
-    if linked.iter().any(is_given_up) { Vec::new() } else { linked }
+    let counts = |message: &&WriteMessage| !cut.gives_up(Claim::new(message.term, message.position));
+    messages.take_while(is_next).take_while(counts).cloned().collect()
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use broadcast_protocol::chain::Position;
 use broadcast_protocol::cut::Cut;
 use broadcast_protocol::digest::Digest;
-use broadcast_protocol::envelope::{Term, WriteMessage};
+use broadcast_protocol::envelope::WriteMessage;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::{Applied, Halt, Replica, Standing};
 use broadcast_protocol::report::{Claim, NodeState, Sealed};
@@ -65,8 +65,6 @@ enum State {
 struct Session {
     conn: Conn,
     replica: Replica<u64>,
-    /// The newest reign met, for those who break rules.
-    newest: Term,
     /// Its random number.
     number: u64,
     next_tag: u64,
@@ -249,6 +247,9 @@ impl Pod {
     }
 
     fn consume(&mut self, ctx: &mut Context, disk: &Database, conn: Conn) {
+        if disk.incarnation != self.incarnation {
+            return self.be_replaced(ctx);
+        }
         self.lost_backoff.reset();
         self.status.is_attached = true;
         self.touch(ctx);
@@ -257,7 +258,6 @@ impl Pod {
         self.state = State::Running(Box::new(Session {
             conn,
             replica,
-            newest: Term::new(0, 0),
             number: ctx.rng.nonce(),
             next_tag: 0,
             unsettled: BTreeMap::new(),

@@ -55,7 +55,7 @@ enum Command {
         #[arg(long)]
         chaos_seed: Option<u64>,
         /// How many clusters the suite `sim` simulates
-        #[arg(long, default_value_t = 9_000)]
+        #[arg(long, default_value_t = 100_000)]
         seeds: u64,
         /// The suite `sim` simulates this one alone and prints everything that happens in it
         #[arg(long)]

@@ -1,5 +1,6 @@
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::replica::Halt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -247,7 +248,12 @@ async fn a_diverged_node_answers_reads_and_gives_its_peers_nothing_that_is_known
     let position = node.history.position;
     let differs = Halt::RowsDiffer { last: 1, own: Digest::default(), other: Digest::default() };
     let forked = Halt::Diverged { own: position, other: ChainHash::genesis("another") };
-    for (halt, log) in [(differs, 200), (forked, 503)] {
+    let given_up = Halt::GivenUp { own: position, cut: Cut { epoch: 9, last: 0 } };
+    for (halt, log, snapshot) in [
+        (differs, 200, (503, json!("diverged"))),
+        (forked, 503, (503, json!("diverged"))),
+        (given_up, 200, (410, json!("given_up"))),
+    ] {
         node.status.send_modify(|status| {
             status.state = NodeState::Diverged;
             status.divergence = Some(Divergence::Contradicted(halt));
@@ -256,6 +262,6 @@ async fn a_diverged_node_answers_reads_and_gives_its_peers_nothing_that_is_known
         assert_eq!(node.get("/v1/collections/users/42").await.body, b"1");
         assert_eq!(node.get("/v1/status").await.json()["rebuilds"], 2);
         assert_eq!(node.get("/v1/log?after=0").await.status.as_u16(), log);
-        assert_eq!(node.get("/v1/snapshot").await.code(), (503, json!("diverged")));
+        assert_eq!(node.get("/v1/snapshot").await.code(), snapshot);
     }
 }

@@ -95,12 +95,17 @@ async fn what_was_given_up_is_refused_and_the_next_peer_is_asked() {
     let others = other.puts(1);
     let one = peer(&[("after=1", 200, lines(&given_up))]).await;
     let two = peer(&[("after=2", 200, lines(&others))]).await;
-    let cut = Cut { epoch: 3, last: 2 };
+    let cut = Cut { epoch: 3, last: 1 };
     let error = peers(&[&one]).fetch_after(first.position, cut).await.unwrap_err().to_string();
-    assert!(error.contains("has what the cluster has given up: everything after 2"), "{error}");
+    assert!(error.contains("has what the cluster has given up: everything after 1"), "{error}");
     let fetched = peers(&[&one, &two]).fetch_after(others[0].previous, cut).await.unwrap();
     assert_eq!(fetched[0].position, others[0].position);
-    assert!(peers(&[&one]).fetch_after(first.position, Cut { last: 3, ..cut }).await.is_ok(), "it was kept");
+    let kept = peers(&[&one]).fetch_after(first.position, Cut { last: 2, epoch: 1 }).await.unwrap();
+    assert_eq!(kept.len(), 2, "all of this epoch");
+    let three = peer(&[("after=0", 200, lines(&[vec![first], given_up].concat()))]).await;
+    let fetched =
+        peers(&[&three]).fetch_after(Position::genesis(CLUSTER), Cut { last: 1, ..cut }).await.unwrap();
+    assert_eq!(fetched.len(), 1, "what was kept");
 }
 
 #[tokio::test]

@@ -18,13 +18,15 @@ pub struct Memory {
     /// The cluster's nodes; without a list, those that report are the cluster.
     pub members: Option<BTreeSet<NodeId>>,
     /// A human's word that everything from this sequence number on may be lost.
-    pub accepted_loss: Option<u64>,
+    pub(super) accepted_loss: Option<u64>,
     /// What a node said that contradicted a head. The next take-over would find the same head.
     pub contradiction: Option<StaleHead>,
     /// Whether the next take-over has to go back to what nodes have applied: the loss of the rest was accepted.
     pub is_cut_short: bool,
     /// What this heart confirmed.
     pub retained: Retained,
+    /// The accepted loss that this heart has begun a reign with: a human's word is for one time.
+    pub(super) spent: Option<u64>,
 }
 
 /// The newest messages that this heart confirmed, each continuing the one before.
@@ -57,6 +59,7 @@ impl Memory {
             accepted_loss: None,
             contradiction: None,
             is_cut_short: false,
+            spent: None,
             retained: Retained {
                 messages: VecDeque::new(),
                 bytes: 0,
@@ -74,7 +77,10 @@ impl Memory {
     /// A reign begins with this link, confirmed: whatever was in question before is settled. `before` leads to it.
     pub fn begin_reign(&mut self, link: Link, before: Vec<WriteMessage>) {
         (self.genesis, self.contradiction, self.is_cut_short) = (false, None, false);
-        let end = Claim::new(link.term(), link.position());
+        let (term, end) = (link.term(), Claim::new(link.term(), link.position()));
+        if term.cut.epoch == term.epoch && self.accepted_loss == Some(term.cut.last + 1) {
+            self.spent = self.accepted_loss;
+        }
         let mut messages = before;
         if let Link::Write(message) = link {
             messages.push(message);
@@ -86,6 +92,18 @@ impl Memory {
             self.retained.push(message);
         }
         self.retained.confirm(end);
+    }
+
+    /// A human accepts the loss of everything from a sequence number on, or no loss.
+    pub fn accept_loss(&mut self, from: Option<u64>) {
+        if from != self.accepted_loss {
+            (self.accepted_loss, self.spent) = (from, None);
+        }
+    }
+
+    /// Whether a human accepts this very loss, and has not done so before.
+    pub fn accepts(&self, lost: u64) -> bool {
+        self.accepted_loss == Some(lost) && self.spent != Some(lost)
     }
 }
 

@@ -142,12 +142,17 @@ impl Testimony {
         self.epoch == 0 && self.claim.is_none() && self.reports().all(|(report, _)| report.applied.last == 0)
     }
 
+    /// Whether every node that is known to exist has reported.
+    pub(super) fn has_heard_all(&self, memory: &Memory) -> bool {
+        self.waited_for(memory, |_| false).is_empty()
+    }
+
     /// The end of the history, once all have answered.
     pub(super) fn decide(&self, cluster: &str, memory: &Memory, at: u64) -> Result<Link, Unsealed> {
         let is_cut = memory.is_cut_short || self.is_given_up(memory);
         let end = if is_cut { self.find_applied(cluster) } else { self.find_end(cluster, memory) };
         let best = end.claim.position.last;
-        let accepted = !is_cut && memory.accepted_loss == Some(best + 1);
+        let accepted = !is_cut && memory.accepts(best + 1);
         let unanswered = self.waited_for(memory, |heard| !is_cut && heard.answer.is_none());
         let is_incomplete = !unanswered.is_empty() || self.nodes.is_empty();
         if is_incomplete && !accepted {

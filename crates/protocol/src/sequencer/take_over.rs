@@ -27,8 +27,9 @@ const LOOK_AGAIN_AFTER: u64 = 100;
 /// How long a heart listens for nodes that know better before it begins a history; they report every second.
 const LISTEN_BEFORE_GENESIS: u64 = 2_000;
 
-/// How long a heart listens for nodes and other hearts before it believes that no more will come.
-const LISTEN_BEFORE_SEALED: u64 = 3_000;
+/// How long a heart listens for nodes and other hearts before it believes that no more will come. They pause for up to 5 s
+/// between two sessions with the broker.
+const LISTEN_BEFORE_SEALED: u64 = 6_000;
 
 /// How often a seal is published.
 const SEAL_EVERY: u64 = 500;
@@ -104,12 +105,15 @@ impl<T: Copy> TakeOver<T> {
         match &mut self.phase {
             Phase::Reading { again, .. } if *again > now => Need::Wait(*again),
             Phase::Reading { .. } => Need::Take,
-            Phase::Listening { until } if !self.testimony.is_blank() => {
+            Phase::Listening { until } if *until > now && self.testimony.is_blank() => Need::Wait(*until),
+            // Nobody may be away where it is known who there is.
+            Phase::Listening { until }
+                if !self.testimony.is_blank() || !self.testimony.has_heard_all(memory) =>
+            {
                 let since = *until - LISTEN_BEFORE_GENESIS;
                 self.seal(since);
                 self.next(memory, now, at)
             }
-            Phase::Listening { until } if *until > now => Need::Wait(*until),
             Phase::Listening { .. } => {
                 let mark = Mark::genesis(&self.cluster, at);
                 self.phase = Phase::Beginning { mark: mark.clone() };

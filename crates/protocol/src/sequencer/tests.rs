@@ -97,12 +97,12 @@ fn of_two_links_the_one_of_the_later_reign_is_nearer_to_the_end_then_the_longer_
 
 #[test]
 fn a_node_or_a_heart_that_is_ahead_shows_a_stale_head() {
-    let in_flight = first_reign().publish(batch("a"), 0);
-    assert_eq!(in_flight.reign().judge(&report(2, 1, at(0))), Ok(()));
-    assert!(in_flight.reign().judge(&report(2, 1, at(1))).is_err(), "nobody may have what is not confirmed");
-    let reign = in_flight.confirmed();
-    assert_eq!(reign.judge(&report(2, 1, at(1))), Ok(()));
-    let error = reign.judge(&report(2, 2, at(0))).unwrap_err();
+    let mut in_flight = first_reign().publish(batch("a"), 0);
+    assert_eq!(in_flight.reign().hear(&report(2, 1, at(0))), Ok(()));
+    assert!(in_flight.reign().hear(&report(2, 1, at(1))).is_err(), "nobody may have what is not confirmed");
+    let mut reign = in_flight.confirmed();
+    assert_eq!(reign.hear(&report(2, 1, at(1))), Ok(()));
+    let error = reign.hear(&report(2, 2, at(0))).unwrap_err();
     assert_eq!(error, StaleHead { node: Some(id(2)), last: 0, epoch: 2 });
     assert!(error.to_string().contains("node 2 is at 0 of epoch 2"));
     assert_eq!(reign.judge_claim(Claim::new(term(1), at(1))), Ok(()));
@@ -111,9 +111,28 @@ fn a_node_or_a_heart_that_is_ahead_shows_a_stale_head() {
 }
 
 #[test]
+fn a_reign_has_a_history_of_its_own_once_a_node_has_applied_something_of_it() {
+    let cut = Cut { epoch: 2, last: 1 };
+    let mut reign = Reign::new(CLUSTER, Term { cut, ..term(3) }, at(4));
+    // The head, published again.
+    assert!(reign.hear(&report(1, 3, at(4))).is_ok());
+    let mut reign = reign.publish(batch("a"), 0).confirmed();
+    assert_eq!(reign.mark(None, 0).term.cut, cut);
+    assert!(reign.hear(&report(1, 2, at(9))).is_err(), "the head may be stale");
+    assert!(reign.hear(&report(1, 2, at(5))).is_ok());
+    assert_eq!(reign.mark(None, 0).term.cut, cut, "it may have another 5");
+    assert!(reign.hear(&report(2, 3, at(5))).is_ok());
+    let own = Cut { epoch: 3, last: 4 };
+    assert_eq!((reign.mark(None, 0).term.cut, reign.gives_up(&report(1, 2, at(5)))), (own, true));
+    assert!(reign.hear(&report(1, 2, at(9))).is_ok() && reign.hear(&report(1, 3, at(9))).is_err());
+    let mut in_flight = reign.publish(batch("b"), 0);
+    assert_eq!((in_flight.message().term.cut, in_flight.reign().mark(None, 0).term.cut), (own, own));
+}
+
+#[test]
 fn whoever_is_ahead_with_what_was_given_up_is_no_witness() {
     let cut = Cut { epoch: 5, last: 3 };
-    let reign = Reign::new(CLUSTER, Term { cut, ..term(6) }, at(4));
+    let mut reign = Reign::new(CLUSTER, Term { cut, ..term(6) }, at(4));
     for (epoch, last, given_up, fits) in [
         (4, 3, false, true),
         (4, 4, true, true),
@@ -123,10 +142,10 @@ fn whoever_is_ahead_with_what_was_given_up_is_no_witness() {
     ] {
         let report = report(1, epoch, at(last));
         let case = format!("{last} of {epoch}");
-        assert_eq!((reign.gives_up(&report), reign.judge(&report).is_ok()), (given_up, fits), "{case}");
+        assert_eq!((reign.gives_up(&report), reign.hear(&report).is_ok()), (given_up, fits), "{case}");
         assert_eq!(reign.judge_claim(report.claim()).is_ok(), fits, "{case}");
     }
-    assert!(reign.judge(&Report { epoch: 7, ..report(1, 4, at(9)) }).is_err(), "it has met a later reign");
+    assert!(reign.hear(&Report { epoch: 7, ..report(1, 4, at(9)) }).is_err(), "it has met a later reign");
     let stuck = Report { missing: Some(6), epoch: 6, ..report(2, 5, at(5)) };
     let memory = Memory { accepted_loss: Some(6), ..Memory::new(false, 1) };
     let reign = Reign { position: at(9), ..reign };

@@ -86,6 +86,12 @@ impl Rule {
 
 impl Heart {
     pub(super) fn begin_rule(&mut self, ctx: &mut Context) {
+        if let Session::Reigning(rule) = &mut self.session
+            && let Some(Beat::Idle(reign)) = &mut rule.beat
+            && let Err(stale) = self.census.values().try_for_each(|(report, _)| reign.hear(report))
+        {
+            return self.end(ctx, Doubt::StaleHead(stale));
+        }
         self.wake_in(ctx, DECLARE_EVERY);
         self.next_batch(ctx);
     }
@@ -202,13 +208,13 @@ impl Heart {
 
     fn attend(&mut self, ctx: &mut Context, letter: Letter) {
         let Session::Reigning(rule) = &mut self.session else { return };
-        let reign = match &rule.beat {
+        let reign = match &mut rule.beat {
             Some(Beat::Idle(reign)) => reign,
             Some(Beat::InFlight(flight)) => flight.message.reign(),
             None => return,
         };
         let judged = match &letter {
-            Letter::Report(report) => reign.judge(report),
+            Letter::Report(report) => reign.hear(report),
             Letter::Question(Some(claim), _) => reign.judge_claim(*claim),
             _ => Ok(()),
         };

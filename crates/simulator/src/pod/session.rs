@@ -1,5 +1,6 @@
 //! One session with the broker: whatever is there goes into one batch; peers are asked as long as something is missing.
 
+use broadcast_protocol::cut::Cut;
 use broadcast_protocol::envelope::{Link, Mark, Message, Term, WriteMessage};
 use broadcast_protocol::replica::{Replica, Standing, Step};
 use broadcast_protocol::report::NodeState;
@@ -43,7 +44,7 @@ impl Pod {
             let tag = session.next_tag;
             session.next_tag += 1;
             session.unsettled.insert(tag, broker_tag);
-            let steps = receive(ctx, (&mut session.replica, &mut session.newest), tag, &body);
+            let steps = receive(ctx, &mut session.replica, tag, &body);
             ctx.tell(format!("node {}", self.node), || {
                 let message = Message::decode(CLUSTER, &body);
                 let what = message.map_or_else(|error| error.to_string(), |message| brief(&message));
@@ -173,20 +174,13 @@ impl Pod {
     }
 }
 
-/// Takes a delivery, in the way that is to be tried. `newest` is the newest reign met.
-fn receive(
-    ctx: &Context,
-    (replica, newest): (&mut Replica<u64>, &mut Term),
-    tag: u64,
-    body: &Bytes,
-) -> Vec<Step<u64>> {
-    if ctx.is_mutated(Mutation::StaleNotDropped)
+/// Takes a delivery, in the way that is to be tried.
+fn receive(ctx: &Context, replica: &mut Replica<u64>, tag: u64, body: &Bytes) -> Vec<Step<u64>> {
+    if ctx.is_mutated(Mutation::CutNotTold)
         && let Ok(Message::Link(link)) = Message::decode(CLUSTER, body)
     {
-        if link.term().epoch < newest.epoch {
-            return replica.receive(tag, &Message::Link(link.with_term(*newest)).body());
-        }
-        *newest = link.term();
+        let term = Term { cut: Cut::default(), ..link.term() };
+        return replica.receive(tag, &Message::Link(link.with_term(term)).body());
     }
     let mut steps = replica.receive(tag, body);
     if ctx.is_mutated(Mutation::AppliedWithoutProof)

@@ -1,5 +1,8 @@
 use super::super::tests::{CLUSTER, batch, chain, mark, term};
 use super::*;
+use crate::chain::Position;
+use crate::cut::Cut;
+use crate::envelope::Term;
 
 fn retained(memory: &Memory, after: u64) -> Result<Vec<u64>, Option<u64>> {
     match memory.retained.after(after) {
@@ -82,4 +85,24 @@ fn what_leads_to_the_beginning_of_a_reign_is_served_too() {
         assert_eq!(memory.claim(), Some(claim), "{case}");
         assert!(after == 0 || retained(&memory, after - 1).is_err(), "{case}");
     }
+}
+
+#[test]
+fn a_human_accepts_a_loss_once_and_may_do_so_again() {
+    let mut memory = Memory::new(false, 1 << 20);
+    memory.accept_loss(Some(6));
+    assert!(memory.accepts(6) && !memory.accepts(5) && !memory.accepts(7));
+    let at = Position { last: 5, ..Position::genesis(CLUSTER) };
+    let begin = |memory: &mut Memory, cut| {
+        memory.begin_reign(mark(8, at).with_term(Term { cut, ..term(8) }), Vec::new());
+    };
+    begin(&mut memory, Cut { epoch: 7, last: 5 });
+    assert!(memory.accepts(6), "that was an earlier one");
+    begin(&mut memory, Cut { epoch: 8, last: 5 });
+    assert!(!memory.accepts(6));
+    memory.accept_loss(Some(6));
+    assert!(!memory.accepts(6), "nothing new");
+    memory.accept_loss(None);
+    memory.accept_loss(Some(6));
+    assert!(memory.accepts(6));
 }

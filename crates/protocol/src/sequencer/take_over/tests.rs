@@ -23,7 +23,7 @@ impl Heart {
 
     /// Goes on until something is to be published, or is waited for longer than a second, and says what.
     fn step(&mut self) -> Need<usize> {
-        let give_up = self.now + 4_000;
+        let give_up = self.now + 7_000;
         loop {
             match self.take_over.next(&self.memory, self.now, 5) {
                 Need::Take => match self.head.get(self.taken) {
@@ -137,6 +137,30 @@ fn a_history_begins_only_where_nobody_has_one() {
         }
         assert_eq!(heart.publishes().0, "seal", "{genesis}");
         assert!(heart.take_over.open().is_some());
+    }
+
+    let nothing = |node| report(node, 0, Position::genesis(CLUSTER));
+    for (heard, then) in [(&[][..], "seal"), (&[1][..], "seal"), (&[1, 2][..], "begin")] {
+        let members = Some([1, 2].map(id).into());
+        let mut heart = Heart::new(Vec::new(), Memory { members, ..new_memory(true) });
+        for node in heard {
+            heart.take_over.hear(&nothing(*node));
+        }
+        assert_eq!(heart.publishes().0, then, "of nodes 1 and 2, {heard:?} have nothing");
+    }
+}
+
+#[test]
+fn a_head_that_went_on_without_what_this_heart_confirmed_is_the_end() {
+    let messages = chain(3, 3);
+    for (cut, published) in
+        [(Cut::default(), "seal"), (Cut { epoch: 3, last: 1 }, "seal"), (Cut { epoch: 4, last: 1 }, "mark")]
+    {
+        let head = mark(4, messages[1].position).with_term(Term { cut, ..term(4) });
+        let mut own = new_memory(false);
+        own.begin_reign(Link::Write(messages[2].clone()), Vec::new());
+        let mut heart = Heart::of_links(vec![head], own);
+        assert_eq!(heart.publishes().0, published, "{cut:?}");
     }
 }
 
