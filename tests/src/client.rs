@@ -199,7 +199,10 @@ impl Client {
     /// Of a process whose HTTP interface is at this port of loopback.
     pub fn new(port: u16) -> Self {
         let base = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_DEADLINE).build().unwrap();
+        // The server hangs up on a connection that is idle: one that was is not used again.
+        let idle = Duration::from_secs(2);
+        let builder = reqwest::Client::builder().pool_idle_timeout(idle).timeout(ANSWER_DEADLINE).no_proxy();
+        let http = builder.build().unwrap();
         Self { base, http }
     }
 
