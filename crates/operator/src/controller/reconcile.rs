@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, ConditionType};
+use broadcast_service::amqp::Connection;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::Api;
@@ -151,17 +152,21 @@ async fn run_pass(
     if let Ok(access) = &observed.access {
         context.memory.note_access(&valid.uid, access);
     }
-    let Plan { steps, members } = match deleted_at {
-        Some(since) => plan_deletion(&valid, &observed, is_overdue(since)),
-        None => plan(&valid, &observed)?,
+    let planned = match deleted_at {
+        Some(since) => Ok(plan_deletion(&valid, &observed, is_overdue(since))),
+        None => plan(&valid, &observed),
+    };
+    let Plan { steps, members } = match planned {
+        Ok(plan) => plan,
+        Err(error) => {
+            close(connection).await;
+            return Err(error.into());
+        }
     };
     let tools = Tools { client: &context.client, connection: connection.as_ref() };
     let objects = std::mem::take(&mut observed.objects);
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
-    if let Some(connection) = connection {
-        // All that mattered was answered.
-        let _ = connection.close().await;
-    }
+    close(connection).await;
     observed.objects = std::mem::take(&mut applied.objects);
     count_queues(&valid, &observed, context);
     if applied.failure.is_none() && steps.contains(&Step::RemoveFinalizer) {
@@ -237,6 +242,14 @@ async fn publish(
     context.memory.note_write(&uid);
     publish_events(&context.recorder, &cluster.object_ref(&()), decide_events(recorded, status)).await;
     Ok(())
+}
+
+/// The broker would complain of a connection that is just cut.
+async fn close(connection: Option<Connection>) {
+    if let Some(connection) = connection {
+        // All that mattered was answered.
+        let _ = connection.close().await;
+    }
 }
 
 /// The resource was let go: its series go, and what had to be left on the broker is told.
