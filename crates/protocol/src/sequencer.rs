@@ -155,7 +155,7 @@ fn is_given_up(
     reports: &[&Report],
     is_of_today: impl Fn(&Report) -> bool,
 ) -> bool {
-    let Some(lost) = memory.accepted_loss.filter(|lost| memory.accepts(*lost)) else { return false };
+    let Some(lost) = memory.accepted() else { return false };
     let has_reported = |node: &NodeId| reports.iter().any(|report| report.node == *node);
     memory.members.as_ref().is_none_or(|members| members.iter().all(has_reported))
         && reports.iter().any(|report| report.missing == Some(lost) && is_of_today(report))

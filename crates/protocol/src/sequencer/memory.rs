@@ -25,8 +25,8 @@ pub struct Memory {
     pub is_cut_short: bool,
     /// What this heart confirmed.
     pub retained: Retained,
-    /// The accepted loss that this heart has begun a reign with: a human's word is for one time.
-    pub(super) spent: Option<u64>,
+    /// Whether this heart has begun a reign with the accepted loss: a human's word is for one time.
+    pub(super) is_spent: bool,
 }
 
 /// The newest messages that this heart confirmed, each continuing the one before.
@@ -59,7 +59,7 @@ impl Memory {
             accepted_loss: None,
             contradiction: None,
             is_cut_short: false,
-            spent: None,
+            is_spent: false,
             retained: Retained {
                 messages: VecDeque::new(),
                 bytes: 0,
@@ -79,7 +79,7 @@ impl Memory {
         (self.genesis, self.contradiction, self.is_cut_short) = (false, None, false);
         let (term, end) = (link.term(), Claim::new(link.term(), link.position()));
         if term.cut.epoch == term.epoch && self.accepted_loss == Some(term.cut.last + 1) {
-            self.spent = self.accepted_loss;
+            self.is_spent = true;
         }
         let mut messages = before;
         if let Link::Write(message) = link {
@@ -97,13 +97,18 @@ impl Memory {
     /// A human accepts the loss of everything from a sequence number on, or no loss.
     pub fn accept_loss(&mut self, from: Option<u64>) {
         if from != self.accepted_loss {
-            (self.accepted_loss, self.spent) = (from, None);
+            (self.accepted_loss, self.is_spent) = (from, false);
         }
+    }
+
+    /// The sequence number from which on everything may be lost, unless that word has been used.
+    pub(super) fn accepted(&self) -> Option<u64> {
+        self.accepted_loss.filter(|_| !self.is_spent)
     }
 
     /// Whether a human accepts this very loss, and has not done so before.
     pub fn accepts(&self, lost: u64) -> bool {
-        self.accepted_loss == Some(lost) && self.spent != Some(lost)
+        self.accepted() == Some(lost)
     }
 }
 
