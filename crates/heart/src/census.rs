@@ -12,9 +12,11 @@ use serde::Deserialize;
 
 mod agreement;
 mod outcomes;
+mod silence;
 
 pub use outcomes::Fate;
 use outcomes::KnownOutcomes;
+use silence::Silences;
 
 /// How long a node counts as attached after a report.
 pub const ATTACHED_FOR: Duration = Duration::from_secs(30);
@@ -42,6 +44,7 @@ pub struct Census {
     /// Those whose digest was not that of most when it was last compared.
     disagreeing: BTreeSet<NodeId>,
     outcomes: KnownOutcomes,
+    silences: Silences,
 }
 
 /// A report and its time.
@@ -109,6 +112,21 @@ impl Census {
         report.outcomes = None;
         self.reports.insert(report.node, Seen { report, at });
         self.compare_digests(position, at)
+    }
+
+    /// The broker holds another message for every node.
+    pub fn note_confirm(&mut self, now: Instant) {
+        self.silences.note_confirm(now);
+    }
+
+    /// Takes note of how long a node has heard nothing.
+    pub fn note_silence(&mut self, report: &Report, now: Instant) {
+        self.silences.note_report(report, now);
+    }
+
+    /// How often the queue of a node was not bound.
+    pub fn bindings_restored(&self, node: NodeId) -> u64 {
+        self.silences.count(node)
     }
 
     /// The newest report of each node that counts, in order of ids.
@@ -183,6 +201,8 @@ pub(crate) mod tests {
             failed: 0,
             malformed: 0,
             rebuilds: 0,
+            queues_restored: 0,
+            silent_seconds: None,
             reason: None,
         }
     }

@@ -36,6 +36,7 @@ pub mod reign;
 pub mod role;
 pub mod session;
 pub mod take_over;
+pub mod upkeep;
 
 use crate::census::Census;
 use crate::http::Api;
@@ -44,6 +45,7 @@ use crate::metrics::Metrics;
 use crate::nodes_file::NodesFileError;
 use crate::role::Role;
 use crate::session::Sessions;
+use crate::upkeep::Upkeep;
 
 /// How long open requests have to finish when the heart is told to stop, and how long everything has.
 const REQUESTS_DRAIN: Duration = Duration::from_secs(12);
@@ -121,7 +123,9 @@ pub async fn run(
     if let Some(path) = config.nodes_file.clone() {
         tasks.spawn("nodes_file", nodes_file::follow(path, census.clone(), memory.clone(), shutdown.clone()));
     }
-    let sessions = Sessions { config, url_source, http_address, role, progress, census, memory, metrics };
+    let upkeep = Upkeep::new(metrics.clone());
+    let sessions =
+        Sessions { config, url_source, http_address, role, progress, census, memory, metrics, upkeep };
     let done = session_done.clone().drop_guard();
     tasks.spawn("session", async move {
         let _done = done;

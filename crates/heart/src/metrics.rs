@@ -28,6 +28,8 @@ pub struct Metrics {
     pub sessions_ended: Family<Reason, Counter>,
     /// Requests for writes that were answered, by code.
     pub write_requests: Family<Code, Counter>,
+    /// Objects of the broker that were gone and are declared again.
+    pub objects_restored: Family<Object, Counter>,
     /// Messages to the inbox that were no report of this cluster and no question.
     pub inbox_ignored: Counter,
 }
@@ -39,6 +41,13 @@ pub struct Reason {
     pub reason: &'static str,
 }
 
+/// An object of the broker that a heart declares.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Object {
+    /// `exchange` or `head_queue`.
+    pub object: &'static str,
+}
+
 /// How a request was answered: `ok`, or an error's code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Code {
@@ -47,6 +56,11 @@ pub struct Code {
 }
 
 impl Metrics {
+    /// How often an object of the broker was gone and declared again.
+    pub fn restored(&self, object: &'static str) -> u64 {
+        self.objects_restored.get_or_create(&Object { object }).get()
+    }
+
     /// Metrics that are part of the registry.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -59,6 +73,7 @@ impl Metrics {
             nodes_disagreeing: Gauge::default(),
             sessions_ended: Family::default(),
             write_requests: Family::default(),
+            objects_restored: Family::default(),
             inbox_ignored: Counter::default(),
         };
         let heart = registry.sub_registry_with_prefix("broadcast_heart");
@@ -90,6 +105,11 @@ impl Metrics {
             "write_requests",
             "Requests for writes that were answered, by code",
             metrics.write_requests.clone(),
+        );
+        heart.register(
+            "objects_restored",
+            "Objects of the broker that were gone and are declared again",
+            metrics.objects_restored.clone(),
         );
         heart.register(
             "inbox_ignored",

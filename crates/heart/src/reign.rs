@@ -7,7 +7,6 @@
 //! Exchange and head queue are declared again and again: a head queue that somebody deleted is back before the
 //! next heart needs it.
 
-use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use broadcast_service::amqp::{
 use broadcast_service::clock::unix_milliseconds;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
@@ -32,12 +31,10 @@ use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::role::{NotPublished, Progress, Submission};
 use crate::take_over::{CONFIRM_DEADLINE, publish};
+use crate::upkeep::Upkeep;
 
 /// How often an idle heart says that it lives, and where the history ends.
 const MARK_EVERY: Duration = Duration::from_secs(1);
-
-/// How often the exchange and the head queue are declared again.
-const DECLARE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a reign ended that was not told to.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +74,8 @@ pub struct Court {
     pub memory: SharedMemory,
     /// Counters.
     pub metrics: Metrics,
+    /// Exchange and head queue.
+    pub upkeep: Upkeep,
 }
 
 /// The last mark's confirm, while it is to come.
@@ -101,10 +100,11 @@ impl Court {
         stop: &CancellationToken,
     ) -> Result<(), Doubt> {
         self.census.send_modify(|census| census.forget_reports_if(|report| reign.gives_up(report)));
+        let upkeep = self.upkeep.clone();
         let mut rule = Rule { court: self, carried: None, mark: None, next_mark: Instant::now() };
         let result = tokio::select! {
             result = rule.beat(reign, stop) => result,
-            Err(error) = keep_declared(connection, topology) => Err(error.into()),
+            Err(error) = upkeep.keep_declared(connection, topology) => Err(error.into()),
         };
         let carried = rule.carried.take();
         self.submissions.close();
@@ -139,6 +139,7 @@ impl Court {
         let now = std::time::Instant::now();
         let mut disagreeing = None;
         self.census.send_modify(|census| {
+            census.note_silence(&report, now);
             if census.record(report, now) {
                 disagreeing = Some(census.disagreeing().collect::<Vec<NodeId>>());
             }
@@ -223,6 +224,7 @@ impl Rule<'_> {
                 confirmed = option(&mut self.mark) => {
                     self.mark = None;
                     confirmed?;
+                    self.note_confirm();
                 }
                 () = sleep_until(self.next_mark), if self.mark.is_none() => self.publish_mark(reign).await?,
                 // What is in the channel already still comes out of it.
@@ -266,6 +268,7 @@ impl Rule<'_> {
                 delivery = self.court.inbox.next() => self.court.attend(delivery?, in_flight.reign()).await?,
             }
         }
+        self.note_confirm();
         self.court.memory.with(|memory| memory.retained.push(in_flight.message().clone()));
         let metrics = &self.court.metrics;
         metrics.messages_published.inc();
@@ -273,6 +276,15 @@ impl Rule<'_> {
         metrics.confirm_seconds.observe(started.elapsed().as_secs_f64());
         waiting.answer(epoch, in_flight.message().first);
         Ok(in_flight.confirmed())
+    }
+
+    /// A node that hears nothing although the broker took something for it has no queue that is bound.
+    fn note_confirm(&self) {
+        let now = std::time::Instant::now();
+        self.court.census.send_if_modified(|census| {
+            census.note_confirm(now);
+            false
+        });
     }
 
     /// The next message need not wait for a mark, but a mark that is refused is a doubt as well.
@@ -304,20 +316,6 @@ impl Rule<'_> {
         self.court.metrics.position.set(i64::try_from(progress.position.last).unwrap_or(i64::MAX));
         self.court.progress.send_replace(Some(progress));
     }
-}
-
-/// Repairs what somebody deleted, on channels of its own: the beat does not wait for it.
-async fn keep_declared(connection: &Connection, topology: &Topology) -> Result<Infallible, AmqpError> {
-    loop {
-        sleep(DECLARE_EVERY).await;
-        declare(connection, topology).await?;
-    }
-}
-
-/// Declares what a heart publishes through, and where the next one finds the history's end.
-pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
-    connection.declare_exchange(&topology.exchange()).await?;
-    connection.declare_queue(&topology.head_queue()).await
 }
 
 /// The future, or one that never ends when there is none.

@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::census::Census;
 use crate::memory::SharedMemory;
 use crate::metrics::{Metrics, Reason};
-use crate::reign::{Court, Doubt, declare};
+use crate::reign::{Court, Doubt};
 use crate::role::{Progress, Role, Submission};
 use crate::take_over::{Heir, TakeOverError};
+use crate::upkeep::Upkeep;
 
 /// How many requests may wait for a reign; their size is bounded before they get here.
 const MAX_WAITING_REQUESTS: usize = 8192;
@@ -53,6 +54,8 @@ pub struct Sessions {
     pub memory: SharedMemory,
     /// Counters.
     pub metrics: Metrics,
+    /// Exchange and head queue.
+    pub upkeep: Upkeep,
 }
 
 /// Why a session ended.
@@ -124,7 +127,7 @@ impl Sessions {
     async fn connect(&self) -> Result<Connection, AmqpError> {
         let url = self.url_source.fetch()?;
         let connection = Connection::connect(&url, &format!("heart of {}", self.config.cluster)).await?;
-        declare(&connection, &self.config.topology()).await?;
+        self.upkeep.declare(&connection, &self.config.topology()).await?;
         Ok(connection)
     }
 
@@ -140,7 +143,7 @@ impl Sessions {
         };
         locked?;
         // It may have stood by for long. What it publishes to begin with has to get into the head queue.
-        declare(connection, &topology).await?;
+        self.upkeep.declare(connection, &topology).await?;
         let (sender, submissions) = mpsc::channel(MAX_WAITING_REQUESTS);
         self.census.send_modify(Census::forget_reports);
         self.metrics.nodes_disagreeing.set(0);
@@ -231,6 +234,7 @@ impl Sessions {
             submissions,
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
+            upkeep: self.upkeep.clone(),
         })
     }
 

@@ -148,10 +148,17 @@ impl QueueConsumer {
         if *unanswered >= REPLACE_AFTER && self.config.queue_type == QueueType::Quorum {
             self.remove_queue(&connection).await?;
         }
-        self.declare(&connection).await?;
-        self.status.send_modify(|status| status.attached = true);
-        let channel = connection.open_channel().await?;
         let queue = self.config.topology().names().node_queue(self.node);
+        let is_gone = connection.inspect_queue(&queue).await?.is_none();
+        self.declare(&connection).await?;
+        self.status.send_modify(|status| {
+            if is_gone && status.attached {
+                tracing::warn!(queue, "the queue was gone; it is made anew");
+                status.queues_restored += 1;
+            }
+            status.attached = true;
+        });
+        let channel = connection.open_channel().await?;
         let consumer = channel.consume(&queue, PREFETCH).await;
         *unanswered = match &consumer {
             // 4.0 says nothing, 3.10 ends the connection.

@@ -226,6 +226,7 @@ struct StatusAnswer {
     failed: u64,
     malformed: u64,
     rebuilds: u64,
+    queues_restored: u64,
     reason: Option<String>,
 }
 
@@ -248,6 +249,7 @@ async fn answer_status(
         failed: status.failed,
         malformed: status.malformed,
         rebuilds: status.rebuilds,
+        queues_restored: status.queues_restored,
         reason: status.reason,
     })
 }

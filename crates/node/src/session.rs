@@ -91,8 +91,10 @@ pub(crate) struct Session<'a> {
     number: u64,
     next_tag: Tag,
     unsettled: BTreeMap<Tag, Receipt>,
-    /// When the last delivery came, or everything was declared again.
+    /// When the last delivery came.
     heard: Instant,
+    /// When that came, or everything was declared again.
+    checked: Instant,
     fetch: Option<Fetch>,
     /// Before the next question to the peers: nothing as long as they help.
     repair_delay: Duration,
@@ -129,6 +131,7 @@ impl<'a> Session<'a> {
             next_tag: 0,
             unsettled: BTreeMap::new(),
             heard: Instant::now(),
+            checked: Instant::now(),
             fetch: None,
             repair_delay: Duration::ZERO,
             repair_backoff: Backoff::between_sessions(),
@@ -166,7 +169,7 @@ impl<'a> Session<'a> {
     async fn next_event(&mut self, shutdown: &CancellationToken) -> Event {
         let may_be_drained = self.has_no_gap() && self.node.status.borrow().lag != Lag::Current;
         let rebuilds = self.node.status.borrow().rebuilds;
-        let silence = self.heard + SILENCE;
+        let silence = self.checked + SILENCE;
         let Self { fetch, consumer, findings, .. } = self;
         let fetched = async {
             match fetch {
@@ -190,7 +193,8 @@ impl<'a> Session<'a> {
 
     async fn handle_deliveries(&mut self, first: Result<Delivery, AmqpError>) -> Result<(), End> {
         let started = Instant::now();
-        self.heard = started;
+        (self.heard, self.checked) = (started, started);
+        self.node.status.send_if_modified(|status| status.silence.take().is_some());
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(delivery) = next {
@@ -272,7 +276,9 @@ impl<'a> Session<'a> {
     async fn declare_again(&mut self, shutdown: &CancellationToken) -> Result<(), End> {
         tracing::debug!("nothing came for {SILENCE:?}; declaring everything again");
         let declared = shutdown.run_until_cancelled(self.node.declare(self.connection)).await;
-        self.heard = Instant::now();
+        let silence = self.heard.elapsed();
+        self.node.status.send_modify(|status| status.silence = Some(silence));
+        self.checked = Instant::now();
         Ok(declared.ok_or(End::Stopped)??)
     }
 

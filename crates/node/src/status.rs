@@ -98,6 +98,10 @@ pub(crate) struct Status {
     pub(crate) missing: Option<u64>,
     /// How often a database was put aside to be rebuilt, since the start.
     pub(crate) rebuilds: u64,
+    /// How often its queue was gone and made anew, since the start.
+    pub(crate) queues_restored: u64,
+    /// For how long nothing had come out of the queue when it was bound again; until something comes.
+    pub(crate) silence: Option<Duration>,
     /// Messages given back to the broker because they could not be applied, since the start.
     pub(crate) failed: u64,
     /// Malformed messages rejected since the start.
@@ -124,6 +128,8 @@ impl Status {
             lag_writes: 0,
             missing: None,
             rebuilds: 0,
+            queues_restored: 0,
+            silence: None,
             failed: 0,
             malformed: 0,
         }

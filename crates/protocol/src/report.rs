@@ -100,6 +100,12 @@ pub struct Report {
     /// How often it has put a database aside since it started, to rebuild it from a peer's.
     #[serde(default)]
     pub rebuilds: u64,
+    /// How often its queue was gone and it has made it anew, since it started.
+    #[serde(default)]
+    pub queues_restored: u64,
+    /// For how long nothing has come out of its queue, in seconds, when that is so long that it has bound it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_seconds: Option<f64>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -185,6 +191,8 @@ mod tests {
             failed: 0,
             malformed: 0,
             rebuilds: 0,
+            queues_restored: 0,
+            silent_seconds: None,
             reason: None,
         };
         let json = serde_json::to_value(&report).unwrap();

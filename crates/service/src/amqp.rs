@@ -136,6 +136,23 @@ impl Connection {
         }
     }
 
+    /// Whether there is an exchange of this name.
+    pub async fn has_exchange(&self, name: &str) -> Result<bool, AmqpError> {
+        let channel = self.open_channel().await?;
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let declare = channel.inner.exchange_declare(
+            short(name)?,
+            ExchangeKind::Fanout,
+            options,
+            FieldTable::default(),
+        );
+        match within("exchange.declare", CALL_DEADLINE, declare).await {
+            Ok(()) => channel.close().await.map(|()| true),
+            Err(AmqpError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Unbinds a queue; one that is not bound, or not there, is fine.
     pub async fn unbind_queue(&self, name: &str, exchange: &str) -> Result<(), AmqpError> {
         let channel = self.open_channel().await?;

@@ -12,7 +12,7 @@ use broadcast_service::http::StrictQuery;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use crate::census::Seen;
+use crate::census::{Census, Seen};
 use crate::role::Role;
 
 #[derive(Deserialize)]
@@ -34,6 +34,14 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<ChainHash>,
     nodes: Vec<NodeStatus>,
+    /// What was gone from the broker and is declared again, since the start.
+    restored: Restored,
+}
+
+#[derive(Serialize)]
+struct Restored {
+    exchange: u64,
+    head_queue: u64,
 }
 
 #[derive(Serialize)]
@@ -49,6 +57,10 @@ struct NodeStatus {
     failed: u64,
     malformed: u64,
     rebuilds: u64,
+    /// How often its queue was gone, since it started.
+    queues_restored: u64,
+    /// How often its queue was not bound, since this heart started.
+    bindings_restored: u64,
     /// Its rows are not those of most nodes at the same position.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     disagrees: bool,
@@ -69,9 +81,7 @@ pub(super) async fn answer_status(State(api): State<Api>, _: StrictQuery<NoQuery
     let nodes = match (&role, progress) {
         (Role::Active { .. }, Some(progress)) => {
             let census = api.census.borrow();
-            let disagrees = |seen: &Seen| census.disagrees(seen.report.node);
-            let status = |seen| node_status(seen, disagrees(seen), progress.position.last, now);
-            census.nodes().map(status).collect()
+            census.nodes().map(|seen| node_status(&census, seen, progress.position.last, now)).collect()
         }
         _ => Vec::new(),
     };
@@ -86,11 +96,15 @@ pub(super) async fn answer_status(State(api): State<Api>, _: StrictQuery<NoQuery
         position: progress.map(|progress| progress.position.last),
         hash: progress.map(|progress| progress.position.hash),
         nodes,
+        restored: Restored {
+            exchange: api.metrics.restored("exchange"),
+            head_queue: api.metrics.restored("head_queue"),
+        },
     };
     Json(status).into_response()
 }
 
-fn node_status(seen: &Seen, disagrees: bool, position: u64, now: Instant) -> NodeStatus {
+fn node_status(census: &Census, seen: &Seen, position: u64, now: Instant) -> NodeStatus {
     let report = &seen.report;
     NodeStatus {
         id: report.node.get(),
@@ -104,7 +118,9 @@ fn node_status(seen: &Seen, disagrees: bool, position: u64, now: Instant) -> Nod
         failed: report.failed,
         malformed: report.malformed,
         rebuilds: report.rebuilds,
-        disagrees,
+        queues_restored: report.queues_restored,
+        bindings_restored: census.bindings_restored(report.node),
+        disagrees: census.disagrees(report.node),
         missing: report.missing,
         reason: report.reason.clone(),
         reported_seconds_ago: now.saturating_duration_since(seen.at).as_secs_f64(),

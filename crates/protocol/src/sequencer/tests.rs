@@ -54,6 +54,8 @@ pub(super) fn report(node: u32, epoch: u64, applied: Position) -> Report {
         failed: 0,
         malformed: 0,
         rebuilds: 0,
+        queues_restored: 0,
+        silent_seconds: None,
         reason: None,
     }
 }

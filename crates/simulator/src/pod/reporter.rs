@@ -109,6 +109,8 @@ impl Pod {
             failed: 0,
             malformed: 0,
             rebuilds: 0,
+            queues_restored: 0,
+            silent_seconds: None,
             reason: None,
         })
     }
