@@ -5,9 +5,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use broadcast_api::StorageSpec;
+use broadcast_api::{ConditionType, DeletionPolicy, StorageSpec};
 use broadcast_tests::client::wait_for;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, node_prefix, wait_for_agreement};
+use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, condition, node_prefix, wait_for_agreement};
 use broadcast_tests::cluster::{self, Scenario};
 use broadcast_tests::processes::Folder;
 use kube::ResourceExt;
@@ -56,8 +56,66 @@ fn rows_on_a_volume_outlive_the_only_pod_that_had_them() {
         })
         .await;
         // The folders may go only after the pods.
-        stage.kubectl(&["delete", "bcast/orders", "--timeout=60s", "--request-timeout=0"]).unwrap();
+        delete(stage);
     });
+}
+
+#[test]
+fn what_was_kept_of_a_deleted_resource_is_gone_on_with_by_another() {
+    cluster::run("retained", async |stage| {
+        let volumes = Volumes::provide(stage, 1);
+        let mut resource = stage.sample("orders", 1);
+        resource.spec.heart.replicas = 1;
+        resource.spec.deletion_policy = DeletionPolicy::Retain;
+        resource.spec.nodes.storage =
+            Some(StorageSpec { size: SIZE.to_owned(), storage_class_name: volumes.class.clone() });
+        stage.apply(&resource).await;
+        let history = stage.wait_until_ready("orders", 1).await.uid().unwrap();
+        let written = stage.heart("orders").await.put("users", "42", &json!("Ada"), None).await.unwrap();
+        wait_for_agreement(&stage.nodes("orders", [1]).await, written.last).await;
+        delete(stage);
+        wait_for("an event that says how to go on", ROLLOUT_PATIENCE, async || {
+            let events = stage.events("orders").await;
+            let is_told = |note: &String| note.contains(&format!("spec.historyId {history:?}"));
+            let is_told = events.iter().filter_map(|event| event.message.as_ref()).any(is_told);
+            if is_told { Ok(()) } else { Err(format!("{events:#?}")) }
+        })
+        .await;
+        assert_eq!(claims(stage), ["persistentvolumeclaim/orders-node-1"]);
+
+        // One that does not say that it goes on with it does not touch it.
+        stage.apply(&resource).await;
+        wait_for("the refusal", ROLLOUT_PATIENCE, async || {
+            let found = stage.fetch("orders").await;
+            let declared = condition(&found, ConditionType::TopologyDeclared).ok_or("no condition")?;
+            let is_told = declared.reason == "ForeignHistory" && declared.message.contains(&history);
+            if is_told { Ok(()) } else { Err(format!("{declared:?}")) }
+        })
+        .await;
+        delete(stage);
+
+        resource.spec.history_id = Some(history);
+        stage.apply(&resource).await;
+        stage.wait_until_ready("orders", 1).await;
+        let node = stage.node("orders", 1).await;
+        assert_eq!(node.read("users", "42", written.last, "5s").await.unwrap().value, json!("Ada"));
+        let next = stage.heart("orders").await.put("users", "43", &json!("Bob"), None).await.unwrap();
+        assert_eq!(next.first, written.last + 1, "the history goes on");
+        wait_for_agreement(std::slice::from_ref(&node), next.last).await;
+
+        let patch = r#"{"spec":{"deletionPolicy":"Delete"}}"#;
+        stage.kubectl(&["patch", "bcast/orders", "--type=merge", "--patch", patch]).unwrap();
+        stage.wait_until_ready("orders", 1).await;
+        delete(stage);
+        wait_for("the claim to go with its resource", ROLLOUT_PATIENCE, async || {
+            if claims(stage).is_empty() { Ok(()) } else { Err(format!("{:?}", claims(stage))) }
+        })
+        .await;
+    });
+}
+
+fn delete(stage: &Scenario) {
+    stage.kubectl(&["delete", "bcast/orders", "--timeout=60s", "--request-timeout=0"]).unwrap();
 }
 
 fn claims(stage: &Scenario) -> Vec<String> {

@@ -25,11 +25,13 @@ pub enum ConditionType {
     DataLoss,
     /// An older resource uses the same exchange or queues: this one touches nothing.
     Conflict,
+    /// Nothing is changed because an annotation says so.
+    Paused,
 }
 
 impl ConditionType {
     /// All of them, in the order in which a status lists them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -40,6 +42,7 @@ impl ConditionType {
         Self::Consistent,
         Self::DataLoss,
         Self::Conflict,
+        Self::Paused,
     ];
 
     /// As it stands in the status.
@@ -55,12 +58,13 @@ impl ConditionType {
             Self::Consistent => "Consistent",
             Self::DataLoss => "DataLoss",
             Self::Conflict => "Conflict",
+            Self::Paused => "Paused",
         }
     }
 
     /// Whether `True` is the bad news.
     pub fn is_abnormal_when_true(self) -> bool {
-        matches!(self, Self::Reconciling | Self::Stalled | Self::DataLoss | Self::Conflict)
+        matches!(self, Self::Reconciling | Self::Stalled | Self::DataLoss | Self::Conflict | Self::Paused)
     }
 }
 

@@ -13,7 +13,7 @@ mod status;
 pub use crate::conditions::ConditionType;
 pub use crate::crd::crd_yaml;
 pub use crate::spec::{
-    BroadcastCluster, BroadcastClusterSpec, HeartSpec, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES,
-    NodesSpec, QueueType, RabbitmqSpec, ResourcesSpec, SecretReference, StorageSpec,
+    BacklogSpec, BroadcastCluster, BroadcastClusterSpec, DeletionPolicy, HeartSpec, MAX_CLUSTER_NAME_LENGTH,
+    MAX_HEARTS, MAX_NODES, NodesSpec, QueueType, RabbitmqSpec, ResourcesSpec, SecretReference, StorageSpec,
 };
 pub use crate::status::{BroadcastClusterStatus, HeartStatus, NodePhase, NodeStatus, TopologyStatus};

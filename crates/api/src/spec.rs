@@ -84,6 +84,10 @@ pub const MAX_NODES: u32 = 100;
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
         priority = 1
     ),
+    validation = Rule::new(
+        "has(self.spec.historyId) == has(oldSelf.spec.historyId) && \
+         (!has(self.spec.historyId) || self.spec.historyId == oldSelf.spec.historyId)"
+    ).message("historyId is immutable"),
     validation = Rule::new("self.metadata.name.size() <= 40")
         .message("metadata.name is the prefix of other names: at most 40 characters are allowed"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
@@ -125,6 +129,10 @@ pub struct BroadcastClusterSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("queueType is immutable"))]
     pub queue_type: QueueType,
 
+    /// What a node that is away may cost the broker.
+    #[serde(default)]
+    pub backlog: BacklogSpec,
+
     /// The processes that take writes: one is active, the others stand by.
     #[serde(default)]
     pub heart: HeartSpec,
@@ -132,6 +140,16 @@ pub struct BroadcastClusterSpec {
     /// The processes that apply every write, each to a database of its own.
     #[serde(default)]
     pub nodes: NodesSpec,
+
+    /// What happens to exchange, queues and volumes when this resource is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
+    /// The id of a history that another resource has left behind (`deletionPolicy: Retain`), to go on with it. Its
+    /// default, the resource's uid, begins a new one. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    pub history_id: Option<String>,
 }
 
 /// The broker, by a Secret of the same namespace.
@@ -174,6 +192,33 @@ pub enum QueueType {
     Classic,
     /// Replicated over broker nodes.
     Quorum,
+}
+
+/// What waits on the broker.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BacklogSpec {
+    /// How much the queue of one node holds, at least 16Mi. Of what is more the oldest goes, and the node fetches it from the
+    /// other nodes. A change makes the queues anew, one after the other.
+    #[serde(default = "default_backlog")]
+    #[schemars(length(min = 1, max = 20), regex(pattern = r"^[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?$"))]
+    pub max_bytes: String,
+}
+
+impl Default for BacklogSpec {
+    fn default() -> Self {
+        Self { max_bytes: default_backlog() }
+    }
+}
+
+/// What happens with what a resource has made when it is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// Everything goes.
+    #[default]
+    Delete,
+    /// Exchange, queues and volumes stay: a resource with the same name and this one's `historyId` goes on with them.
+    Retain,
 }
 
 /// The processes that take writes.
@@ -283,6 +328,10 @@ fn default_exchange() -> String {
 
 fn default_queue_name() -> String {
     "write_requests".to_owned()
+}
+
+fn default_backlog() -> String {
+    "1Gi".to_owned()
 }
 
 fn default_hearts() -> u32 {

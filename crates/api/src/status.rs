@@ -140,4 +140,8 @@ pub struct TopologyStatus {
     /// The mark that tells a new cluster from one that lost its broker is published. It is published once.
     #[serde(default)]
     pub genesis: bool,
+
+    /// The limits, in bytes, that queues of nodes may have: one, or several while a change is under way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backlog_bytes: Vec<u64>,
 }

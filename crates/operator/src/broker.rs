@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use broadcast_protocol::envelope::{DecodeError, Message};
 use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_protocol::topology::{ExchangeDeclaration, QueueDeclaration};
 use broadcast_service::amqp::{AmqpError, Connection, QueueDepth};
@@ -56,6 +57,10 @@ impl BrokerError {
 pub struct ObservedBroker {
     /// The nodes' queues that exist.
     pub node_queues: BTreeMap<NodeId, QueueDepth>,
+    /// What else there should be and is not, such as `exchange orders`.
+    pub missing: Vec<String>,
+    /// The id of the history that the head queue has a message of. Looked at only before the cluster's own has begun.
+    pub history: Option<String>,
 }
 
 /// Connects and looks at the queues of `ids`.
@@ -68,14 +73,51 @@ pub async fn fetch_broker(
     let connection = Connection::connect(access.url(), MANAGER).await.map_err(about_address)?;
     let mut observed = ObservedBroker::default();
     for id in ids {
-        let queue = names.node_queue(*id);
-        let depth =
-            connection.inspect_queue(&queue).await.map_err(BrokerError::about(format!("queue {queue}")))?;
-        if let Some(depth) = depth {
+        if let Some(depth) = inspect_queue(&connection, &names.node_queue(*id)).await? {
             observed.node_queues.insert(*id, depth);
         }
     }
+    for exchange in [names.exchange().to_owned(), names.dead_exchange()] {
+        let about = BrokerError::about(format!("exchange {exchange}"));
+        if !connection.has_exchange(&exchange).await.map_err(about)? {
+            observed.missing.push(format!("exchange {exchange}"));
+        }
+    }
+    for queue in [names.head_queue(), names.dead_queue()] {
+        if inspect_queue(&connection, &queue).await?.is_none() {
+            observed.missing.push(format!("queue {queue}"));
+        }
+    }
     Ok((connection, observed))
+}
+
+async fn inspect_queue(connection: &Connection, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
+    connection.inspect_queue(queue).await.map_err(BrokerError::about(format!("queue {queue}")))
+}
+
+/// The id of the history that a head queue has a message of; the message stays there.
+/// `own` is the id of the one that is expected.
+pub async fn fetch_history(
+    connection: &Connection,
+    head_queue: &str,
+    own: &str,
+) -> Result<Option<String>, BrokerError> {
+    let fetch = async {
+        if connection.inspect_queue(head_queue).await?.is_none() {
+            return Ok(None);
+        }
+        let channel = connection.open_channel().await?;
+        let first = channel.get(head_queue).await?;
+        let history = first.and_then(|first| match Message::decode(own, &first.body) {
+            Ok(_) | Err(DecodeError::NewerVersion(_)) => Some(own.to_owned()),
+            Err(DecodeError::OtherCluster { found, .. }) => Some(found),
+            Err(_) => None,
+        });
+        // What is unsettled goes back to its place.
+        channel.close().await?;
+        Ok(history)
+    };
+    fetch.await.map_err(BrokerError::about(format!("queue {head_queue}")))
 }
 
 /// Puts the mark of a new cluster into the head queue. Only when this returns without error is it there for sure.
@@ -146,6 +188,34 @@ pub async fn remove_exchange(
         }
     };
     remove.await.map_err(BrokerError::about(format!("exchange {}", exchange.name)))
+}
+
+/// Declares a node's queue; one that has been declared with one of the `former` limits is made anew. What it holds, other
+/// nodes and the hearts have too.
+pub async fn replace_queue(
+    connection: &Connection,
+    queue: &QueueDeclaration,
+    former: &[QueueDeclaration],
+) -> Result<(), BrokerError> {
+    let replace = async {
+        let refused = match connection.declare_queue(queue).await {
+            Err(error @ AmqpError::ArgumentsDiffer(_)) => error,
+            result => return result,
+        };
+        for candidate in former {
+            match connection.declare_queue(candidate).await {
+                Err(AmqpError::ArgumentsDiffer(_)) => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    connection.unbind_queue(&queue.name, &queue.bound_to).await?;
+                    connection.delete_queue(&queue.name).await?;
+                    return connection.declare_queue(queue).await;
+                }
+            }
+        }
+        Err(refused)
+    };
+    replace.await.map_err(BrokerError::about(format!("queue {}", queue.name)))
 }
 
 fn note_left(name: &str, text: &str) {

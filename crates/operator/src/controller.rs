@@ -4,11 +4,15 @@
 //! - Not being ready is a value, never an error. An error becomes a condition, an event and a delay in one place.
 //! - A pass has a deadline, passes of one resource never overlap, and while nothing changes nothing is written.
 
+pub mod annotations;
 pub mod apply;
+pub mod backlogs;
 pub mod build;
 pub mod conflict;
+pub mod drift;
 pub mod error;
 pub mod events;
+pub mod members;
 pub mod memory;
 pub mod objects;
 pub mod observe;

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use broadcast_api::NodePhase;
 use serde::Deserialize;
 
 use crate::controller::build::HTTP_PORT;
@@ -30,6 +31,18 @@ pub struct HeartReport {
     pub position: u64,
     /// What it knows of each node.
     pub nodes: Vec<NodeReport>,
+    /// How often it found that something was gone from the broker, since it started.
+    pub restored: Restored,
+}
+
+/// How often objects of the broker were gone and were declared again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Restored {
+    /// The exchange.
+    pub exchange: u64,
+    /// The head queue.
+    pub head_queue: u64,
 }
 
 /// What the heart knows of one node.
@@ -52,8 +65,25 @@ pub struct NodeReport {
     pub missing: Option<u64>,
     /// How often it was rebuilt since it started, because its rows were not what they should be.
     pub rebuilds: Option<u64>,
+    /// How often its queue was gone, since it started.
+    pub queues_restored: u64,
+    /// How often its queue was not bound, since the heart started.
+    pub bindings_restored: u64,
     /// Why it is not ready.
     pub reason: Option<String>,
+}
+
+impl NodeReport {
+    /// What the heart's word for what it is doing means, where that is more than to be there.
+    pub fn phase(&self) -> Option<NodePhase> {
+        match self.state.as_str() {
+            "bootstrapping" => Some(NodePhase::Bootstrapping),
+            "repairing" => Some(NodePhase::Repairing),
+            "failing" => Some(NodePhase::Failing),
+            "diverged" => Some(NodePhase::Diverged),
+            _ => None,
+        }
+    }
 }
 
 /// Asks every heart, given as pod and address, for the active one's report; the error says what each of them said.

@@ -30,6 +30,7 @@ use broadcast_service::backoff::Backoff;
 use broadcast_service::http::{http_client, serve};
 use broadcast_service::shutdown::{TaskError, Tasks};
 use futures_util::future::join_all;
+use jiff::SignedDuration;
 use kube::Client;
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
@@ -113,6 +114,7 @@ async fn run_controllers(
             images: settings.images(),
             stores,
             known_at_start,
+            deletion_patience: SignedDuration::from_secs(settings.deletion_patience.into()),
             metrics,
             memory: Memory::default(),
         });

@@ -19,6 +19,8 @@ pub struct Metrics {
     queue_consumers: Family<QueueLabels, Gauge>,
     reconciles: Family<ResultLabels, Counter>,
     reconcile_seconds: Histogram,
+    /// Objects of the broker that were gone and are made anew.
+    pub drift_repaired: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +42,7 @@ impl Metrics {
             queue_consumers: Family::default(),
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
+            drift_repaired: Counter::default(),
         };
         registry.register(
             "broadcast_queue_messages",
@@ -60,6 +63,11 @@ impl Metrics {
             "broadcast_operator_reconcile_seconds",
             "How long a pass over a resource took",
             metrics.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "broadcast_operator_drift_repaired",
+            "Exchanges, queues and bindings that were gone and are made anew",
+            metrics.drift_repaired.clone(),
         );
         metrics
     }

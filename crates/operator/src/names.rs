@@ -23,6 +23,18 @@ pub const CONFIG_ANNOTATION: &str = "broadcast.dev/config";
 /// The annotation by which a human accepts that every write from a sequence number on is lost: `"1041"`.
 pub const ACCEPT_LOSS_ANNOTATION: &str = "broadcast.dev/accept-data-loss";
 
+/// The annotation that stops every change: `"true"`.
+pub const PAUSED_ANNOTATION: &str = "broadcast.dev/paused";
+
+/// The annotation with the nodes that go first when there are to be fewer: `"2,5"`.
+pub const REMOVE_NODES_ANNOTATION: &str = "broadcast.dev/remove-node-ids";
+
+/// The annotation by which a deletion does not wait for the broker: `"true"`.
+pub const FORCE_DELETE_ANNOTATION: &str = "broadcast.dev/force-delete";
+
+/// The label of a volume claim with the id of the history that its volume has a copy of.
+pub const HISTORY_LABEL: &str = "broadcast.dev/history-id";
+
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 const COMPONENT_LABEL: &str = "app.kubernetes.io/component";

@@ -22,6 +22,11 @@ pub struct Settings {
     #[arg(long, env = "NODE_IMAGE", value_name = "IMAGE")]
     pub node_image: String,
 
+    /// For how long, in seconds, a broker that cannot be reached delays the deletion of a resource.
+    #[arg(long, env = "DELETION_PATIENCE_SECONDS", value_name = "SECONDS", default_value = "300",
+        value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub deletion_patience: u32,
+
     /// Where health, readiness and metrics are served.
     #[arg(long, env = "ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
@@ -62,6 +67,14 @@ mod tests {
         assert_eq!(parse(&["--watch-namespace="]).namespaces(), [None]);
         let named = parse(&["--watch-namespace=b, a,b"]).namespaces();
         assert_eq!(named, [Some("a".to_owned()), Some("b".to_owned())]);
+    }
+
+    #[test]
+    fn a_deletion_waits_for_five_minutes_or_as_long_as_is_said() {
+        assert_eq!(parse(&[]).deletion_patience, 300);
+        assert_eq!(parse(&["--deletion-patience=30"]).deletion_patience, 30);
+        let error = Settings::try_parse_from(["operator", "--deletion-patience=0"]).unwrap_err().to_string();
+        assert!(error.contains("1..=86400"), "{error}");
     }
 
     #[test]

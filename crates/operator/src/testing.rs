@@ -56,6 +56,8 @@ pub(crate) fn nothing() -> Observed {
         objects: ObservedObjects::new(),
         pods: Vec::new(),
         recorded: BTreeSet::new(),
+        removing: BTreeSet::new(),
+        backlogs: Vec::new(),
         genesis: false,
         access: Ok(access()),
         broker: Ok(ObservedBroker::default()),

@@ -1,11 +1,13 @@
 //! The cluster's broker as somebody sees it who is neither operator nor heart nor node.
 
+use broadcast_protocol::topology::{Argument, QueueDeclaration};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, Client};
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, ExchangeKind,
@@ -106,6 +108,40 @@ impl Broker {
         let kind = ExchangeKind::Fanout;
         unless_missing(channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await)
             .is_some()
+    }
+
+    /// Whether a queue has just these arguments.
+    pub async fn has_queue(&self, queue: &QueueDeclaration) -> bool {
+        let mut table = FieldTable::default();
+        for (name, argument) in &queue.arguments {
+            let value = match argument {
+                Argument::Flag(flag) => AMQPValue::Boolean(*flag),
+                Argument::Integer(number) => AMQPValue::LongLongInt(*number),
+                Argument::Text(text) => AMQPValue::LongString(text.as_bytes().into()),
+            };
+            table.insert((*name).into(), value);
+        }
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        assert!(self.depth(&queue.name).await.is_some(), "there is no queue {}", queue.name);
+        self.channel().await.queue_declare((*queue.name).into(), options, table).await.is_ok()
+    }
+
+    /// Deletes a queue, as anybody may who has the password.
+    pub async fn delete_queue(&self, name: &str) {
+        let delete = self.channel().await.queue_delete(name.into(), QueueDeleteOptions::default()).await;
+        delete.unwrap();
+    }
+
+    /// Deletes an exchange.
+    pub async fn delete_exchange(&self, name: &str) {
+        let channel = self.channel().await;
+        channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
+    }
+
+    /// Unbinds a queue from an exchange.
+    pub async fn unbind(&self, queue: &str, exchange: &str) {
+        let channel = self.channel().await;
+        channel.queue_unbind(queue.into(), exchange.into(), "".into(), FieldTable::default()).await.unwrap();
     }
 
     /// Publishes a message by hand, as anybody who has the password can, and waits for the confirm.

@@ -49,7 +49,8 @@ impl Environment {
         super::create_restricted_namespace(kube, OPERATOR_NAMESPACE).await;
         let mut helm = Command::new(&self.helm);
         helm.args(["upgrade", "--install", RELEASE, &self.chart, "--namespace", OPERATOR_NAMESPACE]);
-        helm.args(["--wait", "--timeout=180s"]).args(&self.images);
+        // A test does not wait for as long as a person would like it to.
+        helm.args(["--wait", "--timeout=180s", "--set=deletionPatienceSeconds=30"]).args(&self.images);
         read(&mut helm, "").unwrap();
     }
 }

@@ -69,6 +69,9 @@ fn what_the_documentation_shows_is_accepted() {
         &[(&["spec", "nodes", "replicas"], json!(1))],
         &[(&["spec", "nodes", "replicas"], json!(100))],
         &[(&["spec", "nodes", "storage"], storage)],
+        &[(&["spec", "backlog", "maxBytes"], json!("512Mi"))],
+        &[(&["spec", "deletionPolicy"], json!("Retain"))],
+        &[(&["spec", "historyId"], json!("4be9f9a1-6a50-4b3a-9a4e-0d8f3f1c2b7d"))],
         &[(&["spec", "nodes", "image"], json!("registry.example:5000/node:1"))],
         &[(&["spec", "heart", "resources"], json!({"requests": {"cpu": 1, "memory": "64Mi"}}))],
         &[(&["spec", "nodes", "resources"], json!({"limits": {"cpu": "0.5", "memory": "1.5Gi"}}))],
@@ -109,6 +112,11 @@ fn a_wrong_value_is_refused_with_its_field_and_what_is_allowed() {
         (&["spec", "nodes", "storage"], json!({}), "\"size\" is a required property"),
         (&["spec", "nodes", "storage"], json!({"size": "0Gi"}), "/spec/nodes/storage/size"),
         (&["spec", "nodes", "storage"], json!({"size": "10GB"}), "/spec/nodes/storage/size"),
+        (&["spec", "backlog", "maxBytes"], json!("1GB"), "/spec/backlog/maxBytes"),
+        (&["spec", "backlog", "maxBytes"], json!("0"), "/spec/backlog/maxBytes"),
+        (&["spec", "deletionPolicy"], json!("Keep"), "\"Delete\" or \"Retain\""),
+        (&["spec", "historyId"], json!("a\nb"), "/spec/historyId"),
+        (&["spec", "historyId"], json!("x".repeat(64)), "/spec/historyId"),
     ];
     for (path, value, expected) in cases {
         let problems = problems(&resource(&[(path, value.clone())]), None);
@@ -129,6 +137,9 @@ fn what_holds_acknowledged_writes_cannot_be_changed() {
         (&["spec", "nodes", "storage"], small.clone(), json!({"size": "2Gi"}), "storage is immutable"),
         (&["spec", "nodes", "storage"], json!(null), small.clone(), "storage is immutable"),
         (&["spec", "nodes", "storage"], small, json!(null), "storage is immutable"),
+        (&["spec", "historyId"], json!("a"), json!("b"), "historyId is immutable"),
+        (&["spec", "historyId"], json!(null), json!("b"), "historyId is immutable"),
+        (&["spec", "historyId"], json!("a"), json!(null), "historyId is immutable"),
     ];
     for (path, old, new, expected) in cases {
         let (old, new) = (resource(&[(path, old.clone())]), resource(&[(path, new.clone())]));
@@ -145,6 +156,8 @@ fn everything_else_can_be_changed() {
         (&["spec", "heart", "replicas"], json!(3)),
         (&["spec", "nodes", "replicas"], json!(5)),
         (&["spec", "nodes", "image"], json!("node:2")),
+        (&["spec", "backlog", "maxBytes"], json!("2Gi")),
+        (&["spec", "deletionPolicy"], json!("Retain")),
     ];
     for change in changes {
         let new = resource(std::slice::from_ref(change));
@@ -159,6 +172,8 @@ fn defaults_and_limits_are_those_of_the_code() {
     assert_eq!(spec["exchange"]["default"], json!(cluster.spec.exchange));
     assert_eq!(spec["queueName"]["default"], json!(cluster.spec.queue_name));
     assert_eq!(spec["queueType"]["default"], json!(cluster.spec.queue_type));
+    assert_eq!(spec["backlog"]["default"], json!(cluster.spec.backlog));
+    assert_eq!(spec["deletionPolicy"]["default"], json!(cluster.spec.deletion_policy));
     assert_eq!(spec["heart"]["default"], json!(cluster.spec.heart));
     assert_eq!(spec["nodes"]["default"], json!(cluster.spec.nodes));
     let maximum = |section: &str| spec[section]["properties"]["replicas"]["maximum"].as_f64();

@@ -8,10 +8,12 @@ use kube::core::DynamicObject;
 use kube::{Client, CustomResourceExt, ResourceExt};
 use serde_json::json;
 
-use crate::broker::{declare_exchange, declare_queue, publish_genesis, remove_exchange, remove_queue};
+use crate::broker::{
+    declare_exchange, declare_queue, publish_genesis, remove_exchange, remove_queue, replace_queue,
+};
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
-use crate::controller::observe::{api_of, is_owned_by};
+use crate::controller::observe::{api_of, belongs_to};
 use crate::controller::plan::Step;
 use crate::controller::status::publish_status;
 use crate::controller::validate::ValidCluster;
@@ -77,6 +79,10 @@ async fn apply_step(
             applied.status.topology.genesis = true;
             publish_status(tools.client, cluster, &applied.status).await
         }
+        Step::RecordBacklogs(bytes) => {
+            applied.status.topology.backlog_bytes.clone_from(bytes);
+            publish_status(tools.client, cluster, &applied.status).await
+        }
         Step::Apply(object) => apply_object(object, cluster, tools.client, &mut applied.objects).await,
         Step::Delete(kind, name) => {
             delete_object(*kind, name, cluster, tools.client, &mut applied.objects).await
@@ -84,6 +90,7 @@ async fn apply_step(
         Step::RemoveFinalizer => remove_finalizer(tools.client, cluster).await,
         Step::DeclareExchange(_)
         | Step::DeclareQueue(_)
+        | Step::ReplaceQueue { .. }
         | Step::PublishGenesis(_)
         | Step::RemoveQueue(_)
         | Step::RemoveExchange(_) => {
@@ -102,11 +109,13 @@ async fn apply_broker_step(
     match step {
         Step::DeclareExchange(exchange) => declare_exchange(connection, exchange).await?,
         Step::DeclareQueue(queue) => declare_queue(connection, queue).await?,
-        Step::PublishGenesis(queue) => publish_genesis(connection, &cluster.uid, queue).await?,
+        Step::ReplaceQueue { queue, former } => replace_queue(connection, queue, former).await?,
+        Step::PublishGenesis(queue) => publish_genesis(connection, &cluster.history, queue).await?,
         Step::RemoveQueue(queue) => remove_queue(connection, queue).await?,
         Step::RemoveExchange(exchange) => remove_exchange(connection, exchange).await?,
         Step::RecordNodes(_)
         | Step::RecordGenesis
+        | Step::RecordBacklogs(_)
         | Step::Apply(_)
         | Step::Delete(..)
         | Step::RemoveFinalizer => {}
@@ -127,7 +136,7 @@ async fn apply_object(
         // Server-side apply would take over what somebody else made under this name.
         let found =
             api.get_opt(name).await.map_err(ReconcileError::kube(format!("get {} {name}", kind.as_str())))?;
-        if found.is_some_and(|found| !is_owned_by(&found, &cluster.uid)) {
+        if found.is_some_and(|found| !belongs_to(&found, cluster)) {
             return Err(ReconcileError::NameTaken { kind, name: name.clone() });
         }
     }

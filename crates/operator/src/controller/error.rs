@@ -29,6 +29,17 @@ pub enum Problem {
     /// What is there is another's.
     #[error("{} is in use by the older BroadcastCluster {} on the same broker and virtual host", .0.name, .0.with)]
     Conflict(Conflict),
+    /// What is there was left behind by another resource.
+    #[error(
+        "queue {queue} holds the history {found:?} of a resource that is gone: set spec.historyId of a new resource to it to \
+         go on with it, or delete the queue to begin anew"
+    )]
+    ForeignHistory {
+        /// The head queue.
+        queue: String,
+        /// The history's id.
+        found: String,
+    },
 }
 
 /// What ends a pass early.
@@ -74,6 +85,7 @@ impl Problem {
             Self::Secret(error) => error.reason(),
             Self::Broker(error) => error.source.reason(),
             Self::Conflict(_) => "Conflict",
+            Self::ForeignHistory { .. } => "ForeignHistory",
         }
     }
 
@@ -81,7 +93,9 @@ impl Problem {
     pub fn class(&self) -> Class {
         match self {
             Self::Broker(error) if !error.needs_a_change() => Class::Retry,
-            Self::Secret(_) | Self::Broker(_) | Self::Conflict(_) => Class::WaitForChange,
+            Self::Secret(_) | Self::Broker(_) | Self::Conflict(_) | Self::ForeignHistory { .. } => {
+                Class::WaitForChange
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::controller::status::condition;
 const MAX_NOTE_BYTES: usize = 1000;
 
 /// The conditions whose transitions are told. The others say the same in other words.
-const TOLD: [ConditionType; 8] = [
+const TOLD: [ConditionType; 9] = [
+    ConditionType::Paused,
     ConditionType::Conflict,
     ConditionType::BrokerReachable,
     ConditionType::TopologyDeclared,
@@ -76,7 +77,7 @@ fn was_rebuilt(old: &BroadcastClusterStatus, node: &NodeStatus) -> bool {
 fn is_news_at_the_beginning(type_: ConditionType, is_good: bool) -> bool {
     match type_ {
         ConditionType::HeartAvailable | ConditionType::NodesReady | ConditionType::Ready => is_good,
-        ConditionType::Conflict | ConditionType::DataLoss => !is_good,
+        ConditionType::Conflict | ConditionType::DataLoss | ConditionType::Paused => !is_good,
         _ => true,
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use broadcast_service::backoff::Backoff;
 
+use crate::controller::drift::{Repairs, find_repaired};
 use crate::secret::BrokerAccess;
 
 /// The shortest delay after a failure.
@@ -23,7 +24,10 @@ pub struct Memory(Mutex<HashMap<String, OfOne>>);
 struct OfOne {
     backoff: Option<Backoff>,
     written: Option<Instant>,
+    /// When a pass last found out how things stand, or the first one failed.
+    found: Option<Instant>,
     access: Option<BrokerAccess>,
+    repairs: Option<Repairs>,
 }
 
 impl Memory {
@@ -38,6 +42,16 @@ impl Memory {
         if let Some(one) = self.all().get_mut(uid) {
             one.backoff = None;
         }
+    }
+
+    /// A pass found out how things stand.
+    pub fn note_finding(&self, uid: &str) {
+        self.with(uid, |one| one.found = Some(Instant::now()));
+    }
+
+    /// How long ago a pass last found out how things stand, as far as this process knows.
+    pub fn since_finding(&self, uid: &str) -> Duration {
+        self.with(uid, |one| one.found.get_or_insert_with(Instant::now).elapsed())
     }
 
     /// The status was written.
@@ -58,6 +72,15 @@ impl Memory {
     /// The broker's address as it was read last.
     pub fn last_access(&self, uid: &str) -> Option<BrokerAccess> {
         self.with(uid, |one| one.access.clone())
+    }
+
+    /// What was made anew by now; gives what is news.
+    pub fn note_repairs(&self, uid: &str, now: Repairs) -> Vec<String> {
+        self.with(uid, |one| {
+            let news = find_repaired(one.repairs.as_ref(), &now);
+            one.repairs.get_or_insert_default().extend(now);
+            news
+        })
     }
 
     /// The resource is gone.

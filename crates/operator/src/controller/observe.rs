@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use broadcast_api::BroadcastCluster;
-use broadcast_protocol::names::NodeId;
+use broadcast_api::{BroadcastCluster, NodePhase};
+use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_service::amqp::Connection;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, ListParams};
@@ -13,13 +13,13 @@ use kube::core::{DynamicObject, TypeMeta};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use crate::broker::{ObservedBroker, fetch_broker};
+use crate::broker::{ObservedBroker, fetch_broker, fetch_history};
 use crate::controller::conflict::find_conflict;
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::objects::{Kind, ObservedObjects};
 use crate::controller::validate::ValidCluster;
 use crate::heart::{HeartReport, fetch_heart_report};
-use crate::names::{Component, component_of, node_id_of};
+use crate::names::{Component, HISTORY_LABEL, component_of, node_id_of};
 use crate::secret::{BrokerAccess, SecretError, parse_secret};
 
 /// What is known of a cluster at the beginning of a pass.
@@ -31,8 +31,12 @@ pub struct Observed {
     pub pods: Vec<ObservedPod>,
     /// The nodes that its status lists.
     pub recorded: BTreeSet<NodeId>,
+    /// Those that are on their way out.
+    pub removing: BTreeSet<NodeId>,
     /// Whether its status says that its history has begun.
     pub genesis: bool,
+    /// The limits that queues of nodes may have, in bytes, as its status says.
+    pub backlogs: Vec<u64>,
     /// The broker's address.
     pub access: Result<BrokerAccess, SecretError>,
     /// What it has on the broker; a conflict when that is an older resource's.
@@ -57,7 +61,10 @@ pub struct ObservedPod {
 impl Observed {
     /// The nodes that something is left of in Kubernetes, or that were written down before anything was made.
     pub fn node_ids(&self) -> BTreeSet<NodeId> {
-        let of_objects = self.objects.keys().filter_map(|key| self.node_of(key));
+        // A volume that is to outlive its node says nothing of the node.
+
+        let bound = self.objects.iter().filter(|(_, object)| is_owned(object));
+        let of_objects = bound.filter_map(|(key, _)| self.node_of(key));
         self.recorded
             .iter()
             .copied()
@@ -74,6 +81,26 @@ impl Observed {
     /// An object that exists.
     pub fn object(&self, kind: Kind, name: &str) -> Option<&Value> {
         self.objects.get(&(kind, name.to_owned()))
+    }
+
+    /// What there should be on the broker by now and is not, for people.
+    pub fn missing(&self, names: &BrokerNames) -> Vec<String> {
+        let Ok(broker) = &self.broker else { return Vec::new() };
+        if !self.genesis {
+            return Vec::new();
+        }
+        // A node that has a pod had a queue before.
+        let has_pod = |id: &NodeId| {
+            self.objects.keys().any(|key| key.0 == Kind::Deployment && self.node_of(key) == Some(*id))
+        };
+        let has_no_queue = |id: &&NodeId| !broker.node_queues.contains_key(id) && !self.removing.contains(id);
+        let nodes = self
+            .recorded
+            .iter()
+            .filter(has_no_queue)
+            .filter(|id| has_pod(id))
+            .map(|id| format!("queue {}", names.node_queue(*id)));
+        broker.missing.iter().cloned().chain(nodes).collect()
     }
 
     /// The hearts that can be asked.
@@ -139,6 +166,13 @@ pub async fn fetch_observed(
         objects: fetch_objects(sources.client, valid).await?,
         pods: fetch_pods(sources.client, valid).await?,
         recorded: status.nodes.iter().filter_map(|node| NodeId::new(node.id)).collect(),
+        removing: status
+            .nodes
+            .iter()
+            .filter(|node| node.phase == NodePhase::Removing)
+            .filter_map(|node| NodeId::new(node.id))
+            .collect(),
+        backlogs: status.topology.backlog_bytes,
         genesis: status.topology.genesis,
         broker: Ok(ObservedBroker::default()),
         heart: Err("not asked".to_owned()),
@@ -165,7 +199,16 @@ async fn fetch_broker_of(
     observed: &Observed,
 ) -> Result<(Connection, ObservedBroker), Problem> {
     let access = observed.access.as_ref().map_err(Clone::clone)?;
-    Ok(fetch_broker(access, valid.topology.names(), &observed.node_ids()).await?)
+    let names = valid.topology.names();
+    let (connection, mut found) = fetch_broker(access, names, &observed.node_ids()).await?;
+    if !observed.genesis {
+        let queue = names.head_queue();
+        found.history = fetch_history(&connection, &queue, &valid.history).await?;
+        if let Some(foreign) = found.history.clone().filter(|history| *history != valid.history) {
+            return Err(Problem::ForeignHistory { queue, found: foreign });
+        }
+    }
+    Ok((connection, found))
 }
 
 /// The address in the referenced Secret. When a namespace is deleted, its Secrets may go before what needs them: then
@@ -211,7 +254,7 @@ async fn fetch_objects(client: &Client, valid: &ValidCluster) -> Result<Observed
     });
     let mut objects = ObservedObjects::new();
     for (kind, list) in futures_util::future::join_all(lists).await {
-        for object in list?.items.into_iter().filter(|object| is_owned_by(object, &valid.uid)) {
+        for object in list?.items.into_iter().filter(|object| belongs_to(object, valid)) {
             objects.insert((kind, object.name_any()), to_value(kind, object));
         }
     }
@@ -220,7 +263,7 @@ async fn fetch_objects(client: &Client, valid: &ValidCluster) -> Result<Observed
         .get_opt(&amqp)
         .await
         .map_err(ReconcileError::kube(format!("get Secret {amqp}")))?;
-    if let Some(secret) = secret.filter(|secret| is_owned_by(secret, &valid.uid)) {
+    if let Some(secret) = secret.filter(|secret| belongs_to(secret, valid)) {
         objects.insert((Kind::Secret, amqp), to_value(Kind::Secret, secret));
     }
     Ok(objects)
@@ -247,9 +290,17 @@ pub fn api_of(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject
     Api::namespaced_with(client.clone(), namespace, &kind.api_resource())
 }
 
-/// Whether an object's controller is the resource with this uid. Labels alone may be somebody's copy.
-pub fn is_owned_by(object: &DynamicObject, uid: &str) -> bool {
-    object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+/// Whether an object is the cluster's: its controller is the resource, as labels alone may be somebody's copy; or it is
+/// a volume claim of the same history that nothing owns.
+pub fn belongs_to(object: &DynamicObject, valid: &ValidCluster) -> bool {
+    let owners = object.owner_references();
+    owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == valid.uid)
+        || (owners.is_empty() && object.labels().get(HISTORY_LABEL) == Some(&valid.history))
+}
+
+/// Whether an object goes with its owner.
+pub fn is_owned(object: &Value) -> bool {
+    object["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty())
 }
 
 /// The items of a list do not say what they are.

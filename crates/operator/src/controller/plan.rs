@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::topology::{ExchangeDeclaration, QueueDeclaration};
 
+use crate::controller::backlogs::Backlogs;
 use crate::controller::build::{BuildError, OrderedObjects, build_resources};
 use crate::controller::error::Problem;
+use crate::controller::members::{Members, decide_members, is_live};
 use crate::controller::objects::{DesiredObject, Kind};
 use crate::controller::observe::Observed;
 use crate::controller::rollout::decide_replacement;
@@ -30,6 +32,15 @@ pub enum Step {
     DeclareExchange(ExchangeDeclaration),
     /// Declare a queue and bind it.
     DeclareQueue(QueueDeclaration),
+    /// Declare a queue and bind it; one that is there with one of these former limits goes before.
+    ReplaceQueue {
+        /// As it should be.
+        queue: QueueDeclaration,
+        /// As it may be.
+        former: Vec<QueueDeclaration>,
+    },
+    /// Note in the status which limits queues may have, in bytes.
+    RecordBacklogs(Vec<u64>),
     /// Publish the mark of a new cluster into this queue.
     PublishGenesis(String),
     /// Note in the status that it is published.
@@ -46,19 +57,6 @@ pub enum Step {
     RemoveFinalizer,
 }
 
-/// What becomes of the nodes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Members {
-    /// Those that are wanted, or cannot be let go.
-    pub staying: BTreeSet<NodeId>,
-    /// Those of which something is left.
-    pub leaving: BTreeSet<NodeId>,
-    /// Nodes that should leave and stay, because nobody else is ready.
-    pub held_back: BTreeSet<NodeId>,
-    /// Nodes whose pod is not as it should be, and that wait for their turn to be replaced.
-    pub outdated: BTreeSet<NodeId>,
-}
-
 /// What to do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
@@ -70,21 +68,28 @@ pub struct Plan {
 
 /// Plans the pass of a resource that is wanted.
 pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildError> {
-    if matches!(observed.broker, Err(Problem::Conflict(_))) {
-        let members = Members { staying: observed.recorded.clone(), ..Members::default() };
+    let is_foreign = matches!(observed.broker, Err(Problem::Conflict(_) | Problem::ForeignHistory { .. }));
+    if is_foreign || cluster.annotations.paused {
+        let staying = if is_foreign { observed.recorded.clone() } else { observed.node_ids() };
+        let members = Members { staying, ..Members::default() };
         return Ok(Plan { steps: Vec::new(), members });
     }
     let mut members = decide_members(cluster, observed);
     let resources = build_resources(cluster, &members.staying, usable_access(observed), &observed.objects)?;
     let objects = resources.into_ordered()?;
     members.outdated = find_outdated(cluster, observed, &objects);
-    let replaced = decide_replacement(cluster, observed, &members.outdated, &members.leaving);
+    let backlogs = Backlogs::of(cluster, observed);
+    let replaced = decide_replacement(cluster, observed, &members.outdated, &members.leaving)
+        .filter(|id| backlogs.lets_replace(cluster, observed, *id));
     members.outdated.retain(|id| Some(*id) != replaced);
-    let mut steps = plan_topology(cluster, observed, &members);
+    let mut steps = plan_topology(cluster, observed, &members, &backlogs);
     steps.extend(plan_removal_of_strangers(observed, &objects));
     steps.extend(plan_objects(cluster, observed, objects, &members.outdated));
     for id in members.leaving.iter().rev() {
-        steps.extend(plan_leaving(cluster, observed, *id));
+        steps.extend(plan_leaving(cluster, observed, *id)?);
+    }
+    if members.outdated.is_empty() {
+        steps.extend(backlogs.plan_end(observed));
     }
     Ok(Plan { steps, members })
 }
@@ -95,41 +100,13 @@ fn usable_access(observed: &Observed) -> Option<&BrokerAccess> {
     observed.access.as_ref().ok().filter(|_| !is_refused)
 }
 
-/// The lowest ids stay. New ones need the broker: a node without a queue would miss what is written.
-fn decide_members(cluster: &ValidCluster, observed: &Observed) -> Members {
-    let wanted = usize::try_from(cluster.nodes.replicas).unwrap_or(usize::MAX);
-    let existing = observed.node_ids();
-    let mut staying: BTreeSet<_> = existing.iter().copied().take(wanted).collect();
-    if observed.broker.is_ok() {
-        let free = (1..=NodeId::MAX).filter_map(NodeId::new).filter(|id| !existing.contains(id));
-        staying.extend(free.take(wanted - staying.len()));
-    }
-    let mut leaving: BTreeSet<_> =
-        existing.difference(&staying).copied().filter(|id| has_leftovers(cluster, observed, *id)).collect();
-    let mut held_back = BTreeSet::new();
-    if !staying.iter().any(|id| observed.is_ready(&cluster.names.node(*id))) {
-        let at_work = |id: &NodeId| is_live(observed, Kind::Deployment, &cluster.names.node(*id));
-        held_back = leaving.iter().copied().filter(at_work).collect();
-        leaving.retain(|id| !held_back.contains(id));
-        staying.extend(&held_back);
-    }
-    Members { staying, leaving, held_back, outdated: BTreeSet::new() }
-}
-
-fn has_leftovers(cluster: &ValidCluster, observed: &Observed, id: NodeId) -> bool {
-    let name = cluster.names.node(id);
-    let queue_may_exist =
-        observed.broker.as_ref().map_or(true, |broker| broker.node_queues.contains_key(&id));
-    queue_may_exist
-        || observed.object(Kind::Deployment, &name).is_some()
-        || observed.object(Kind::PersistentVolumeClaim, &name).is_some()
-        || observed.pods.iter().any(|pod| pod.node == Some(id))
-}
-
-fn plan_topology(cluster: &ValidCluster, observed: &Observed, members: &Members) -> Vec<Step> {
-    if observed.broker.is_err() {
-        return Vec::new();
-    }
+fn plan_topology(
+    cluster: &ValidCluster,
+    observed: &Observed,
+    members: &Members,
+    backlogs: &Backlogs,
+) -> Vec<Step> {
+    let Ok(broker) = &observed.broker else { return Vec::new() };
     let topology = &cluster.topology;
     let mut steps = Vec::new();
     if !members.staying.is_subset(&observed.recorded) {
@@ -142,9 +119,15 @@ fn plan_topology(cluster: &ValidCluster, observed: &Observed, members: &Members)
         Step::DeclareQueue(topology.head_queue()),
     ]);
     if !observed.genesis {
-        steps.extend([Step::PublishGenesis(topology.names().head_queue()), Step::RecordGenesis]);
+        // Another resource's history goes on; and a mark that was not written down any more is there.
+        if !cluster.is_successor && broker.history.is_none() {
+            steps.push(Step::PublishGenesis(topology.names().head_queue()));
+        }
+        steps.push(Step::RecordGenesis);
     }
-    steps.extend(members.staying.iter().map(|id| Step::DeclareQueue(topology.node_queue(*id))));
+    steps.extend(backlogs.plan_beginning(observed));
+    let queues = members.staying.iter().filter_map(|id| backlogs.plan_queue(cluster, *id, &members.outdated));
+    steps.extend(queues);
     steps
 }
 
@@ -181,21 +164,25 @@ fn plan_objects(
 }
 
 /// A node's pod goes first: with its queue gone it would declare it again, unseen.
-fn plan_leaving(cluster: &ValidCluster, observed: &Observed, id: NodeId) -> Vec<Step> {
+fn plan_leaving(cluster: &ValidCluster, observed: &Observed, id: NodeId) -> Result<Vec<Step>, BuildError> {
     let name = cluster.names.node(id);
     if observed.object(Kind::Deployment, &name).is_some() {
-        return plan_deletion_of(observed, Kind::Deployment, &name).into_iter().collect();
+        return Ok(plan_deletion_of(observed, Kind::Deployment, &name).into_iter().collect());
     }
-    let Ok(broker) = &observed.broker else { return Vec::new() };
+    let Ok(broker) = &observed.broker else { return Ok(Vec::new()) };
     if observed.pods.iter().any(|pod| pod.node == Some(id)) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mut steps = Vec::new();
     if broker.node_queues.contains_key(&id) {
         steps.push(Step::RemoveQueue(cluster.topology.node_queue(id)));
     }
-    steps.extend(plan_deletion_of(observed, Kind::PersistentVolumeClaim, &name));
-    steps
+    if cluster.retains {
+        steps.extend(plan_release_of_volumes(cluster, observed, &BTreeSet::from([id]))?);
+    } else {
+        steps.extend(plan_deletion_of(observed, Kind::PersistentVolumeClaim, &name));
+    }
+    Ok(steps)
 }
 
 /// What carries this cluster's mark and is not wanted: another version's. What belongs to a node has its own order,
@@ -215,8 +202,9 @@ fn plan_removal_of_strangers(observed: &Observed, objects: &OrderedObjects) -> V
     strangers.filter_map(|(kind, name)| plan_deletion_of(observed, *kind, name)).collect()
 }
 
-/// Plans the pass of a resource that is being deleted. Without the broker it is let go only when `overdue`.
-pub fn plan_deletion(cluster: &ValidCluster, observed: &Observed, overdue: bool) -> Plan {
+/// Plans the pass of a resource that is being deleted. Without the broker it is let go only when `overdue`, or when a human
+/// says so.
+pub fn plan_deletion(cluster: &ValidCluster, observed: &Observed, overdue: bool) -> Result<Plan, BuildError> {
     let ids = observed.node_ids();
     let mut plan = Plan::default();
     for (kind, name) in observed.objects.keys().filter(|(kind, _)| *kind == Kind::Deployment) {
@@ -226,23 +214,41 @@ pub fn plan_deletion(cluster: &ValidCluster, observed: &Observed, overdue: bool)
         !observed.pods.is_empty() || observed.objects.keys().any(|(kind, _)| *kind == Kind::Deployment);
     plan.members.leaving.clone_from(&ids);
     if pods_left && !overdue {
-        return plan;
+        return Ok(plan);
     }
-    if has_broker_objects(observed) {
+    if cluster.retains {
+        plan.steps.extend(plan_release_of_volumes(cluster, observed, &ids)?);
+    } else if has_broker_objects(observed) {
         match &observed.broker {
             Ok(_) => plan.steps.extend(plan_topology_removal(cluster, &ids)),
-            Err(_) if overdue => {}
-            Err(_) => return plan,
+            Err(_) if overdue || cluster.annotations.force_delete => {}
+            Err(_) => return Ok(plan),
         }
     }
     plan.steps.push(Step::RemoveFinalizer);
-    plan
+    Ok(plan)
+}
+
+/// The policy may have changed since the volumes were made: those that still have an owner would go with it.
+fn plan_release_of_volumes(
+    cluster: &ValidCluster,
+    observed: &Observed,
+    ids: &BTreeSet<NodeId>,
+) -> Result<Vec<Step>, BuildError> {
+    let objects = build_resources(cluster, ids, None, &observed.objects)?.into_ordered()?;
+    let is_owned = |object: &DesiredObject| {
+        object.kind == Kind::PersistentVolumeClaim
+            && is_live(observed, object.kind, &object.name)
+            && object.differs_from(&observed.objects)
+    };
+    Ok(objects.nodes.into_values().flatten().filter(is_owned).map(Step::Apply).collect())
 }
 
 /// Whether there may be something to remove: what is not written down was never made, and what an older resource uses
 /// is not this one's.
 pub fn has_broker_objects(observed: &Observed) -> bool {
-    !observed.recorded.is_empty() && !matches!(observed.broker, Err(Problem::Conflict(_)))
+    !observed.recorded.is_empty()
+        && !matches!(observed.broker, Err(Problem::Conflict(_) | Problem::ForeignHistory { .. }))
 }
 
 /// The broker objects of a cluster with these nodes, by name: what is left behind when the broker cannot be reached.
@@ -263,11 +269,6 @@ fn plan_topology_removal(cluster: &ValidCluster, ids: &BTreeSet<NodeId>) -> Vec<
 
 fn plan_deletion_of(observed: &Observed, kind: Kind, name: &str) -> Option<Step> {
     is_live(observed, kind, name).then(|| Step::Delete(kind, name.to_owned()))
-}
-
-/// Whether an object exists and is not on its way out already.
-fn is_live(observed: &Observed, kind: Kind, name: &str) -> bool {
-    observed.object(kind, name).is_some_and(|object| object["metadata"]["deletionTimestamp"].is_null())
 }
 
 #[cfg(test)]

@@ -5,6 +5,12 @@ pub fn same_quantity(one: &str, other: &str) -> bool {
     matches!((parse(one), parse(other)), (Some(one), Some(other)) if one == other)
 }
 
+/// A whole number of bytes.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let thousandths = parse(text)?;
+    (thousandths % 1000 == 0).then_some(thousandths / 1000)?.try_into().ok()
+}
+
 /// In thousandths.
 fn parse(text: &str) -> Option<u128> {
     let (number, suffix) =

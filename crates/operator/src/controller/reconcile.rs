@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, ConditionType};
 use broadcast_service::amqp::Connection;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
@@ -15,14 +15,14 @@ use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 
 use crate::controller::WatchedCluster;
-use crate::controller::apply::{Applied, Tools, add_finalizer, apply};
+use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
+use crate::controller::drift::{count_repairs, draft_repairs};
 use crate::controller::error::ReconcileError;
 use crate::controller::events::{EventDraft, decide_events, publish_events};
+use crate::controller::members::Members;
 use crate::controller::memory::Memory;
 use crate::controller::observe::{Observed, Sources, fetch_observed};
-use crate::controller::plan::{
-    Members, Plan, Step, describe_broker_objects, has_broker_objects, plan, plan_deletion,
-};
+use crate::controller::plan::{Plan, Step, describe_broker_objects, has_broker_objects, plan, plan_deletion};
 use crate::controller::status::{
     Findings, build_failure_status, build_status, condition, decide_write, publish_conditions,
     publish_status_of,
@@ -45,9 +45,6 @@ const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// heart finds that one is current.
 const UNSETTLED_EVERY: Duration = Duration::from_secs(2);
 
-/// How long an unreachable broker delays a deletion.
-const DELETION_PATIENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-
 /// What passes share.
 pub struct Context {
     /// The API server.
@@ -62,6 +59,8 @@ pub struct Context {
     pub stores: Vec<Store<WatchedCluster>>,
     /// The resources that there were when the process started.
     pub known_at_start: Vec<BroadcastCluster>,
+    /// How long an unreachable broker delays a deletion.
+    pub deletion_patience: SignedDuration,
     /// What is counted.
     pub metrics: Metrics,
     /// What is remembered.
@@ -109,6 +108,8 @@ async fn reconcile_current(watched: &WatchedCluster, context: &Context) -> Resul
 struct Pass {
     valid: ValidCluster,
     observed: Observed,
+    /// What was gone from the broker before.
+    missing: Vec<String>,
     members: Members,
     applied: Applied,
 }
@@ -137,8 +138,17 @@ async fn run_pass(
     recorded: &BroadcastClusterStatus,
     context: &Context,
 ) -> Result<Option<Pass>, ReconcileError> {
-    let valid = validate(cluster, &context.images)?;
     let deleted_at = cluster.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let valid = match validate(cluster, &context.images) {
+        // Nobody can say what it has there.
+        Err(problems) if deleted_at.is_some_and(|since| context.is_overdue(since)) => {
+            release(&context.client, &cluster.metadata).await?;
+            let left = "everything that it had there";
+            publish_left_behind(&cluster.object_ref(&()), &problems.to_string(), left, context).await;
+            return Ok(None);
+        }
+        valid => valid?,
+    };
     if deleted_at.is_none() && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         add_finalizer(&context.client, cluster).await?;
     }
@@ -153,7 +163,7 @@ async fn run_pass(
         context.memory.note_access(&valid.uid, access);
     }
     let planned = match deleted_at {
-        Some(since) => Ok(plan_deletion(&valid, &observed, is_overdue(since))),
+        Some(since) => plan_deletion(&valid, &observed, context.is_overdue(since)),
         None => plan(&valid, &observed),
     };
     let Plan { steps, members } = match planned {
@@ -163,6 +173,8 @@ async fn run_pass(
             return Err(error.into());
         }
     };
+    let is_wanted = deleted_at.is_none() && !valid.annotations.paused;
+    let missing = if is_wanted { observed.missing(valid.topology.names()) } else { Vec::new() };
     let tools = Tools { client: &context.client, connection: connection.as_ref() };
     let objects = std::mem::take(&mut observed.objects);
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
@@ -173,7 +185,7 @@ async fn run_pass(
         report_release(cluster, &valid, &observed, context).await;
         return Ok(None);
     }
-    Ok(Some(Pass { valid, observed, members, applied }))
+    Ok(Some(Pass { valid, observed, missing, members, applied }))
 }
 
 /// Status, events, and the delay until the next pass.
@@ -183,13 +195,15 @@ async fn conclude(
     pass: Pass,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let Pass { valid, observed, members, applied } = pass;
+    let Pass { valid, observed, missing, members, applied } = pass;
+    publish_repairs(cluster, &valid, (&observed, missing), context).await;
     let findings = Findings {
         cluster: &valid,
         observed: &observed,
         members: &members,
         failure: applied.failure.as_ref(),
     };
+    context.memory.note_finding(&valid.uid);
     let status = build_status(&findings, &applied.status, Timestamp::now());
     publish(cluster, &recorded, &applied.status, &status, context).await?;
     if let Some(failure) = applied.failure {
@@ -204,6 +218,28 @@ async fn conclude(
     Ok(Action::requeue(delay.mul_f64(rand::random_range(0.8..=1.0))))
 }
 
+/// Tells what was gone from the broker: what heart and nodes have made anew, and what this pass has.
+async fn publish_repairs(
+    cluster: &BroadcastCluster,
+    valid: &ValidCluster,
+    (observed, missing): (&Observed, Vec<String>),
+    context: &Context,
+) {
+    let mut gone = match &observed.heart {
+        Ok(heart) => context.memory.note_repairs(&valid.uid, count_repairs(valid, heart)),
+        Err(_) => Vec::new(),
+    };
+    for what in missing.into_iter().map(|object| format!("{object} was gone")) {
+        if !gone.contains(&what) {
+            gone.push(what);
+        }
+    }
+    context.metrics.drift_repaired.inc_by(gone.len() as u64);
+    if let Some(draft) = draft_repairs(&gone) {
+        publish_events(&context.recorder, &cluster.object_ref(&()), vec![draft]).await;
+    }
+}
+
 fn is_ready(status: &BroadcastClusterStatus) -> bool {
     condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
 }
@@ -215,7 +251,13 @@ async fn publish_failure(
     failure: &ReconcileError,
     context: &Context,
 ) -> Result<(), ReconcileError> {
-    let status = build_failure_status(recorded, cluster.metadata.generation, failure, Timestamp::now());
+    let since_finding = context.memory.since_finding(&cluster.uid().unwrap_or_default());
+    let status = build_failure_status(
+        recorded,
+        cluster.metadata.generation,
+        (failure, since_finding),
+        Timestamp::now(),
+    );
     if decide_write(recorded, &status, None) {
         let namespace = cluster.namespace().unwrap_or_default();
         publish_conditions(&context.client, &namespace, &cluster.name_any(), &status).await?;
@@ -264,8 +306,18 @@ async fn report_release(
         context.metrics.set_queue(&key, *id, None);
     }
     context.memory.forget(&valid.uid);
-    if let (Err(problem), true) = (&observed.broker, has_broker_objects(observed)) {
-        let left = describe_broker_objects(valid, &observed.recorded);
+    if !has_broker_objects(observed) {
+        return;
+    }
+    let left = describe_broker_objects(valid, &observed.recorded);
+    if valid.retains {
+        let note = format!(
+            "as deletionPolicy says, {left} and volumes stay; a resource of this name with spec.historyId {:?} goes on with them",
+            valid.history
+        );
+        let draft = EventDraft { warning: false, reason: "DataRetained".to_owned(), note };
+        publish_events(&context.recorder, &cluster.object_ref(&()), vec![draft]).await;
+    } else if let Err(problem) = &observed.broker {
         publish_left_behind(&cluster.object_ref(&()), &problem.to_string(), &left, context).await;
     }
 }
@@ -308,9 +360,11 @@ fn known_clusters(context: &Context) -> Vec<BroadcastCluster> {
     clusters
 }
 
-/// Whether a resource that is being deleted has waited long enough for its broker.
-pub fn is_overdue(deleted_at: Timestamp) -> bool {
-    Timestamp::now().duration_since(deleted_at) > DELETION_PATIENCE
+impl Context {
+    /// Whether a resource that is being deleted has waited long enough for its broker.
+    pub fn is_overdue(&self, deleted_at: Timestamp) -> bool {
+        Timestamp::now().duration_since(deleted_at) > self.deletion_patience
+    }
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use kube::{Client, CustomResourceExt};
 use serde_json::json;
 
 use crate::controller::error::ReconcileError;
+use crate::controller::members::Members;
 use crate::controller::observe::Observed;
-use crate::controller::plan::Members;
 use crate::controller::status::conditions::{decide_conditions, decide_failure_conditions, merge_conditions};
 use crate::controller::validate::ValidCluster;
 use crate::heart::NodeReport;
@@ -28,6 +28,9 @@ use crate::names::MANAGER;
 
 /// How often numbers are written when nothing else changed.
 pub const NUMBERS_EVERY: Duration = Duration::from_secs(15);
+
+/// How long what was found stands when nothing is found any more: two passes that fail.
+const STALE_AFTER: Duration = Duration::from_secs(45);
 
 /// What a pass found and did.
 pub struct Findings<'a> {
@@ -77,14 +80,15 @@ pub fn build_status(
     }
 }
 
-/// The status after a pass that found out nothing: what was known stays, and the conditions say why.
+/// The status after a pass that found out nothing, `since_finding` after the last one that did: what was known stays, but
+/// not for ever, and the conditions say why.
 pub fn build_failure_status(
     recorded: &BroadcastClusterStatus,
     generation: Option<i64>,
-    failure: &ReconcileError,
+    (failure, since_finding): (&ReconcileError, Duration),
     now: Timestamp,
 ) -> BroadcastClusterStatus {
-    let conditions = decide_failure_conditions(failure);
+    let conditions = decide_failure_conditions(failure, since_finding >= STALE_AFTER);
     BroadcastClusterStatus {
         observed_generation: generation,
         conditions: merge_conditions(&recorded.conditions, conditions, generation, now),
@@ -131,14 +135,8 @@ fn decide_phase(
         return NodePhase::Pending;
     }
     let ready = observed.is_ready(deployment);
-    match report.map_or("", |report| report.state.as_str()) {
-        "bootstrapping" => NodePhase::Bootstrapping,
-        "repairing" => NodePhase::Repairing,
-        "failing" => NodePhase::Failing,
-        "diverged" => NodePhase::Diverged,
-        _ if ready => NodePhase::Ready,
-        _ => NodePhase::Starting,
-    }
+    let otherwise = if ready { NodePhase::Ready } else { NodePhase::Starting };
+    report.and_then(NodeReport::phase).unwrap_or(otherwise)
 }
 
 #[allow(

@@ -12,7 +12,7 @@ use kube::{CustomResourceExt, Resource};
 use crate::controller::apply::release;
 use crate::controller::error::ReconcileError;
 use crate::controller::events::{decide_events, publish_events};
-use crate::controller::reconcile::{Context, is_overdue, publish_left_behind};
+use crate::controller::reconcile::{Context, publish_left_behind};
 use crate::controller::status::{build_failure_status, publish_conditions};
 
 /// One pass over it. Of its status little more than the conditions is written: the rest may hold what must not be lost.
@@ -29,7 +29,7 @@ pub async fn reconcile_unreadable(
         return Ok(Action::await_change());
     };
     let about = object.object_ref(&resource);
-    if object.metadata.deletion_timestamp.as_ref().is_some_and(|time| is_overdue(time.0)) {
+    if object.metadata.deletion_timestamp.as_ref().is_some_and(|time| context.is_overdue(time.0)) {
         release(&context.client, &object.metadata).await?;
         publish_left_behind(&about, &invalid.error, "everything that it had there", context).await;
         return Ok(Action::await_change());
@@ -37,7 +37,9 @@ pub async fn reconcile_unreadable(
     let error = ReconcileError::Unreadable(invalid.error.clone());
     let conditions = serde_json::from_value(object.data["status"]["conditions"].clone()).unwrap_or_default();
     let recorded = BroadcastClusterStatus { conditions, ..BroadcastClusterStatus::default() };
-    let status = build_failure_status(&recorded, object.metadata.generation, &error, Timestamp::now());
+    let since_finding = context.memory.since_finding(object.metadata.uid.as_deref().unwrap_or_default());
+    let failure = (&error, since_finding);
+    let status = build_failure_status(&recorded, object.metadata.generation, failure, Timestamp::now());
     if status.conditions != recorded.conditions {
         publish_conditions(&context.client, &namespace, &name, &status).await?;
         publish_events(&context.recorder, &about, decide_events(&recorded, &status)).await;

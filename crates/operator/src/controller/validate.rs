@@ -4,16 +4,20 @@
 //! what keeps a wrong value away from the broker.
 
 use broadcast_api::{
-    BroadcastCluster, BroadcastClusterSpec, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES, QueueType,
-    ResourcesSpec, StorageSpec,
+    BroadcastCluster, BroadcastClusterSpec, DeletionPolicy, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES,
+    QueueType, ResourcesSpec, StorageSpec,
 };
-use broadcast_protocol::envelope::MAX_NUMBER;
 use broadcast_protocol::names::{BrokerNames, check_name};
-use broadcast_protocol::topology::{self, DEFAULT_BACKLOG_BYTES, Topology};
+use broadcast_protocol::topology::{self, Topology};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 
-use crate::names::{ACCEPT_LOSS_ANNOTATION, ObjectNames};
+use crate::controller::annotations::{Annotations, read_annotations};
+use crate::controller::quantity::parse_bytes;
+use crate::names::ObjectNames;
+
+/// The least that a node's queue may hold, in bytes: the largest message has to fit in, and others beside it.
+const MIN_BACKLOG_BYTES: u64 = 16 << 20;
 
 /// The container images where the resource names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +33,12 @@ pub struct DefaultImages {
 pub struct ValidCluster {
     /// Its namespace.
     pub namespace: String,
-    /// Its uid, which is the cluster's id in every message.
+    /// Its uid.
     pub uid: String,
+    /// The id of its history, which is the cluster's id in every message.
+    pub history: String,
+    /// Whether that history began with another resource.
+    pub is_successor: bool,
     /// Its generation.
     pub generation: Option<i64>,
     /// The names of its Kubernetes objects.
@@ -49,8 +57,10 @@ pub struct ValidCluster {
     pub heart: Workload,
     /// Its nodes.
     pub nodes: Workload,
-    /// From which sequence number on a human accepts the loss of all writes.
-    pub accepted_loss: Option<u64>,
+    /// Whether exchange, queues and volumes stay when it is deleted.
+    pub retains: bool,
+    /// What a human asks for.
+    pub annotations: Annotations,
     /// The volume of each node.
     pub storage: Option<StorageSpec>,
     /// What marks an object as its own.
@@ -80,9 +90,13 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
     let spec = &cluster.spec;
     let name = cluster.metadata.name.clone().unwrap_or_default();
     let mut problems = find_problems(&name, spec);
-    let accepted_loss = read_accepted_loss(cluster).unwrap_or_else(|problem| {
+    let annotations = read_annotations(cluster).unwrap_or_else(|wrong| {
+        problems.extend(wrong);
+        Annotations::default()
+    });
+    let backlog_bytes = read_backlog(spec).unwrap_or_else(|problem| {
         problems.push(problem);
-        None
+        0
     });
     let (Some(namespace), Some(uid), Some(owner)) =
         (cluster.metadata.namespace.clone(), cluster.metadata.uid.clone(), cluster.controller_owner_ref(&()))
@@ -100,12 +114,14 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
     let broker_names = BrokerNames::new(&*spec.exchange, &*spec.queue_name);
     Ok(ValidCluster {
         namespace,
+        history: spec.history_id.clone().unwrap_or_else(|| uid.clone()),
+        is_successor: spec.history_id.is_some(),
         uid,
         generation: cluster.metadata.generation,
         names: ObjectNames::new(name),
-        topology: Topology::new(broker_names, queue_type, DEFAULT_BACKLOG_BYTES),
+        topology: Topology::new(broker_names, queue_type, backlog_bytes),
         queue_type,
-        backlog_bytes: DEFAULT_BACKLOG_BYTES,
+        backlog_bytes,
         secret: spec.rabbitmq.secret_ref.name.clone(),
         vhost: spec.rabbitmq.vhost.clone(),
         heart: Workload {
@@ -120,21 +136,20 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
             default_image: images.node.clone(),
             resources: spec.nodes.resources.clone(),
         },
-        accepted_loss,
+        retains: spec.deletion_policy == DeletionPolicy::Retain,
+        annotations,
         storage: spec.nodes.storage.clone(),
         owner,
     })
 }
 
-fn read_accepted_loss(cluster: &BroadcastCluster) -> Result<Option<u64>, String> {
-    let Some(text) = cluster.annotations().get(ACCEPT_LOSS_ANNOTATION) else { return Ok(None) };
-    match text.parse() {
-        Ok(from) if (1..=MAX_NUMBER).contains(&from) => Ok(Some(from)),
-        _ => Err(format!(
-            "metadata.annotations[{ACCEPT_LOSS_ANNOTATION:?}]: {text:?} is not the sequence number of the first write that \
-             may be lost, 1 to {MAX_NUMBER}"
-        )),
-    }
+fn read_backlog(spec: &BroadcastClusterSpec) -> Result<u64, String> {
+    let text = &spec.backlog.max_bytes;
+    let bytes =
+        parse_bytes(text).filter(|bytes| *bytes >= MIN_BACKLOG_BYTES && i64::try_from(*bytes).is_ok());
+    bytes.ok_or_else(|| {
+        format!("spec.backlog.maxBytes: {text:?} is not a number of bytes such as \"1Gi\", at least 16Mi")
+    })
 }
 
 fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
@@ -182,17 +197,32 @@ mod tests {
     }
 
     #[test]
-    fn the_loss_that_is_accepted_begins_at_a_sequence_number() {
+    fn a_queue_holds_at_least_the_largest_message() {
         let mut cluster = cluster();
-        let mut accept = |text: &str| {
-            cluster.annotations_mut().insert(ACCEPT_LOSS_ANNOTATION.to_owned(), text.to_owned());
-            validate(&cluster, &images()).map(|valid| valid.accepted_loss)
+        let mut with = |text: &str| {
+            text.clone_into(&mut cluster.spec.backlog.max_bytes);
+            validate(&cluster, &images()).map(|valid| valid.backlog_bytes)
         };
-        assert_eq!(accept("1041"), Ok(Some(1041)));
-        for text in ["", "0", "-1", "true", "99999999999999999999"] {
-            let problem = accept(text).unwrap_err().to_string();
-            assert!(problem.contains(ACCEPT_LOSS_ANNOTATION) && problem.contains("first write"), "{problem}");
+        assert_eq!(with("1Gi"), Ok(1 << 30));
+        assert_eq!(with("16Mi"), Ok(16 << 20));
+        assert_eq!(with("20000000"), Ok(20_000_000));
+        for text in ["15Mi", "1m", "", "many", "1Ki", "99999999T"] {
+            let problem = with(text).unwrap_err().to_string();
+            assert!(
+                problem.contains("spec.backlog.maxBytes") && problem.contains("at least 16Mi"),
+                "{problem}"
+            );
         }
+    }
+
+    #[test]
+    fn the_history_is_the_resources_own_unless_another_one_left_it_behind() {
+        let mut cluster = cluster();
+        let own = validate(&cluster, &images()).unwrap();
+        assert_eq!((&own.history, own.is_successor), (&own.uid, false));
+        cluster.spec.history_id = Some("h1".to_owned());
+        let next = validate(&cluster, &images()).unwrap();
+        assert_eq!((next.history.as_str(), next.is_successor), ("h1", true));
     }
 
     #[test]
@@ -203,8 +233,10 @@ mod tests {
         cluster.spec.queue_name = String::new();
         cluster.spec.heart.replicas = 0;
         cluster.spec.nodes.replicas = 101;
+        cluster.spec.backlog.max_bytes = "1".to_owned();
         let problems = validate(&cluster, &images()).unwrap_err().0;
-        let fields = ["metadata.name", "spec.exchange", "spec.queueName", "spec.heart", "spec.nodes"];
+        let fields =
+            ["metadata.name", "spec.exchange", "spec.queueName", "spec.heart", "spec.nodes", "spec.backlog"];
         assert_eq!(problems.len(), fields.len(), "{problems:?}");
         for (problem, field) in problems.iter().zip(fields) {
             assert!(problem.starts_with(field), "{problem}");

@@ -35,7 +35,7 @@ impl ConfigFiles {
         let heart = HeartConfig {
             exchange: names.exchange().to_owned(),
             queue_name: names.queue_name().to_owned(),
-            cluster: cluster.uid.clone(),
+            cluster: cluster.history.clone(),
             queue_type: cluster.queue_type,
             min_attached: 1,
             // The operator begins the history, once; a heart that did would begin it anew on a broker that lost it.
@@ -53,7 +53,7 @@ impl ConfigFiles {
             node_id: None,
             queue_name: names.queue_name().to_owned(),
             exchange: names.exchange().to_owned(),
-            cluster: cluster.uid.clone(),
+            cluster: cluster.history.clone(),
             queue_type: cluster.queue_type,
             backlog_bytes: cluster.backlog_bytes,
             data_dir: DATA_DIR.into(),
@@ -94,7 +94,8 @@ pub(super) fn build_node_list(
     ids: &BTreeSet<NodeId>,
 ) -> Result<ConfigMap, serde_yaml::Error> {
     let node_ids = ids.iter().copied().collect();
-    let list = serde_yaml::to_string(&NodesFile { node_ids, accepted_loss: cluster.accepted_loss })?;
+    let list =
+        serde_yaml::to_string(&NodesFile { node_ids, accepted_loss: cluster.annotations.accepted_loss })?;
     Ok(ConfigMap {
         metadata: build_metadata(cluster, cluster.names.nodes()),
         data: Some([("nodes.yaml".to_owned(), list)].into()),

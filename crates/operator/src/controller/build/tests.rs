@@ -2,6 +2,7 @@ use broadcast_api::{ResourcesSpec, StorageSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
+use crate::controller::annotations::Annotations;
 use crate::testing::{access, ids, valid};
 
 fn resources(cluster: &ValidCluster) -> ClusterResources {
@@ -56,7 +57,10 @@ fn scaling_changes_the_list_of_nodes_and_no_pod() {
 #[test]
 fn an_accepted_loss_reaches_the_hearts_and_restarts_nobody() {
     let before = resources(&valid()).into_ordered().unwrap();
-    let after = resources(&ValidCluster { accepted_loss: Some(1041), ..valid() });
+    let after = resources(&ValidCluster {
+        annotations: Annotations { accepted_loss: Some(1041), ..Annotations::default() },
+        ..valid()
+    });
     let list = &after.node_list.data.as_ref().unwrap()["nodes.yaml"];
     assert!(list.contains("accepted_loss: 1041"), "{list}");
     let after = after.into_ordered().unwrap();

@@ -17,7 +17,7 @@ use crate::controller::build::config::{ConfigFiles, DATA_DIR, NODES_DIR};
 use crate::controller::build::pod::{PodParts, build_config_volume, build_mount, build_pod, build_variable};
 use crate::controller::objects::{Kind, ObservedObjects};
 use crate::controller::validate::{ValidCluster, Workload};
-use crate::names::{Component, NODE_ID_LABEL};
+use crate::names::{Component, HISTORY_LABEL, NODE_ID_LABEL};
 
 /// Enough to find out why a change went wrong.
 const OLD_REPLICA_SETS: i32 = 2;
@@ -112,7 +112,13 @@ pub(super) fn build_claim(
     storage: &StorageSpec,
 ) -> PersistentVolumeClaim {
     let mut metadata = build_metadata(cluster, cluster.names.node(id));
-    metadata.labels.get_or_insert_default().insert(NODE_ID_LABEL.to_owned(), id.to_string());
+    let labels = metadata.labels.get_or_insert_default();
+    labels.insert(NODE_ID_LABEL.to_owned(), id.to_string());
+    labels.insert(HISTORY_LABEL.to_owned(), cluster.history.clone());
+    if cluster.retains {
+        // What has no owner stays when the resource goes.
+        metadata.owner_references = None;
+    }
     PersistentVolumeClaim {
         metadata,
         spec: Some(PersistentVolumeClaimSpec {

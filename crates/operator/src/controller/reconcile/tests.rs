@@ -11,6 +11,8 @@ use crate::testing::{cluster, images};
 const RESOURCE: &str = "/apis/broadcast.dev/v1alpha1/namespaces/shop/broadcastclusters/orders";
 const SECRET: &str = "/api/v1/namespaces/shop/secrets/rabbitmq";
 
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
 /// An API server with these objects and an operator that talks to it.
 fn operator(objects: &[(&str, Value)]) -> (Arc<Context>, Arc<Mutex<Kept>>) {
     let objects = objects.iter().map(|(path, object)| ((*path).to_owned(), object.clone())).collect();
@@ -22,6 +24,7 @@ fn operator(objects: &[(&str, Value)]) -> (Arc<Context>, Arc<Mutex<Kept>>) {
         images: images(),
         stores: Vec::new(),
         known_at_start: Vec::new(),
+        deletion_patience: PATIENCE,
         metrics: Metrics::register(&mut Registry::default()),
         memory: Memory::default(),
     };
@@ -111,12 +114,39 @@ async fn a_resource_whose_broker_is_gone_is_let_go_after_a_while_and_what_is_lef
             json!({"nodes": [{"id": 1, "phase": "Ready", "queue": "write_requests_node_1"}]});
         resource
     };
-    let (context, kept) = operator(&[(RESOURCE, deleted(DELETION_PATIENCE / 2))]);
+    let (context, kept) = operator(&[(RESOURCE, deleted(PATIENCE / 2))]);
     assert_eq!(pass(&context).await.unwrap_err().reason(), "SecretMissing");
     let finalizers = kept.lock().unwrap().objects[RESOURCE]["metadata"]["finalizers"].clone();
     assert_eq!(finalizers, json!([FINALIZER]));
 
-    let (context, kept) = operator(&[(RESOURCE, deleted(DELETION_PATIENCE * 2))]);
+    let (context, kept) = operator(&[(RESOURCE, deleted(PATIENCE * 2))]);
+    pass(&context).await.unwrap();
+    let kept = kept.lock().unwrap();
+    assert_eq!(kept.objects[RESOURCE]["metadata"]["finalizers"], json!([]));
+    assert!(kept.writes.iter().any(|write| write.ends_with("/events")), "{:?}", kept.writes);
+}
+
+#[tokio::test]
+async fn a_resource_that_is_not_valid_does_not_hang_in_its_deletion() {
+    let deleted = |ago: SignedDuration, edit: &dyn Fn(&mut Value)| {
+        let mut resource = resource();
+        resource["metadata"]["deletionTimestamp"] = json!(Timestamp::now() - ago);
+        edit(&mut resource);
+        resource
+    };
+    // An annotation is about a resource that is wanted.
+    let annotated = deleted(PATIENCE / 2, &|resource| {
+        resource["metadata"]["annotations"] = json!({"broadcast.dev/paused": "perhaps"});
+    });
+    let (context, kept) = operator(&[(RESOURCE, annotated)]);
+    pass(&context).await.unwrap();
+    assert_eq!(kept.lock().unwrap().objects[RESOURCE]["metadata"]["finalizers"], json!([]));
+
+    let wrong = |resource: &mut Value| resource["spec"]["backlog"] = json!({"maxBytes": "1"});
+    let (context, kept) = operator(&[(RESOURCE, deleted(PATIENCE / 2, &wrong))]);
+    assert_eq!(pass(&context).await.unwrap_err().reason(), "InvalidSpec");
+    assert_eq!(kept.lock().unwrap().objects[RESOURCE]["metadata"]["finalizers"], json!([FINALIZER]));
+    let (context, kept) = operator(&[(RESOURCE, deleted(PATIENCE * 2, &wrong))]);
     pass(&context).await.unwrap();
     let kept = kept.lock().unwrap();
     assert_eq!(kept.objects[RESOURCE]["metadata"]["finalizers"], json!([]));

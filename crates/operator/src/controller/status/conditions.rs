@@ -9,7 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::controller::error::{Class, Problem, ReconcileError};
 use crate::controller::status::Findings;
-use crate::names::ACCEPT_LOSS_ANNOTATION;
+use crate::names::{ACCEPT_LOSS_ANNOTATION, PAUSED_ANNOTATION};
+
+/// Nodes are at different positions, as usual under load.
+const NOT_COMPARABLE: &str = "NotComparable";
 
 /// How a condition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
         decide_nodes_ready(findings, nodes),
         decide_consistent(nodes),
         decide_data_loss(findings),
+        decide_paused(findings),
     ];
     let ready = decide_ready(&verdicts, findings.failure);
     let class = blocking_class(findings);
@@ -59,11 +63,26 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
     verdicts
 }
 
-/// The conditions after a pass that found out nothing.
-pub(super) fn decide_failure_conditions(failure: &ReconcileError) -> Vec<Verdict> {
+/// What only looking can tell.
+const FOUND: [ConditionType; 7] = [
+    ConditionType::BrokerReachable,
+    ConditionType::TopologyDeclared,
+    ConditionType::HeartAvailable,
+    ConditionType::NodesReady,
+    ConditionType::Consistent,
+    ConditionType::DataLoss,
+    ConditionType::Conflict,
+];
+
+/// The conditions after a pass that found out nothing; what was found before is too old to stand if `stale`.
+pub(super) fn decide_failure_conditions(failure: &ReconcileError, stale: bool) -> Vec<Verdict> {
     let ready = Verdict::new(ConditionType::Ready, Standing::False, failure.reason(), failure.to_string());
     let mut verdicts = decide_progress(Some(failure.class()), Some(reason_of(&ready)));
     verdicts.push(ready);
+    if stale {
+        let unknown = |type_| Verdict::new(type_, Standing::Unknown, failure.reason(), "not known any more");
+        verdicts.extend(FOUND.map(unknown));
+    }
     verdicts
 }
 
@@ -91,7 +110,7 @@ fn decide_conflict(findings: &Findings<'_>) -> Verdict {
 fn decide_broker_reachable(findings: &Findings<'_>) -> Verdict {
     let type_ = ConditionType::BrokerReachable;
     match problem_of(findings) {
-        None => {}
+        None | Some(Problem::ForeignHistory { .. }) => {}
         Some(Problem::Broker(error)) if error.is_refusal() => {}
         Some(problem @ Problem::Conflict(_)) => {
             return Verdict::new(type_, Standing::Unknown, problem.reason(), "not tried");
@@ -105,16 +124,40 @@ fn decide_broker_reachable(findings: &Findings<'_>) -> Verdict {
 fn decide_topology_declared(findings: &Findings<'_>) -> Verdict {
     let type_ = ConditionType::TopologyDeclared;
     match problem_of(findings) {
+        None if is_paused_without(findings) => {
+            let missing = missing_of(findings).join(", ");
+            Verdict::new(type_, Standing::False, "Missing", format!("while paused, there is no {missing}"))
+        }
         None => {
             let exchange = findings.cluster.topology.names().exchange();
             let message = format!("exchange {exchange} with its queues and bindings");
             Verdict::new(type_, Standing::True, "Declared", message)
+        }
+        Some(problem @ Problem::ForeignHistory { .. }) => {
+            Verdict::new(type_, Standing::False, problem.reason(), problem.to_string())
         }
         Some(Problem::Broker(error)) if error.is_refusal() => {
             Verdict::new(type_, Standing::False, error.source.reason(), error.to_string())
         }
         Some(problem) => Verdict::new(type_, Standing::Unknown, problem.reason(), "the broker was not asked"),
     }
+}
+
+fn missing_of(findings: &Findings<'_>) -> Vec<String> {
+    findings.observed.missing(findings.cluster.topology.names())
+}
+
+fn is_paused_without(findings: &Findings<'_>) -> bool {
+    findings.cluster.annotations.paused && !missing_of(findings).is_empty()
+}
+
+fn decide_paused(findings: &Findings<'_>) -> Verdict {
+    let type_ = ConditionType::Paused;
+    if findings.cluster.annotations.paused {
+        let message = format!("nothing is changed until the annotation {PAUSED_ANNOTATION} goes");
+        return Verdict::new(type_, Standing::True, "Paused", message);
+    }
+    Verdict::new(type_, Standing::False, "NotPaused", "changes are made")
 }
 
 fn decide_heart_available(findings: &Findings<'_>) -> Verdict {
@@ -131,13 +174,8 @@ fn decide_heart_available(findings: &Findings<'_>) -> Verdict {
 fn decide_nodes_ready(findings: &Findings<'_>, nodes: &[NodeStatus]) -> Verdict {
     let type_ = ConditionType::NodesReady;
     let Findings { cluster, observed, members, .. } = findings;
-    if !members.held_back.is_empty() {
-        let ids: Vec<_> = members.held_back.iter().map(ToString::to_string).collect();
-        let message = format!(
-            "node {} stays: no other node is ready, and removing it would leave none",
-            ids.join(", ")
-        );
-        return Verdict::new(type_, Standing::False, "RemovalWouldLeaveNoReadyNode", message);
+    if let Some(refusal) = &members.refusal {
+        return Verdict::new(type_, Standing::False, refusal.reason(), refusal.to_string());
     }
     let wanted = usize::try_from(cluster.nodes.replicas).unwrap_or(usize::MAX);
     let ready = nodes.iter().filter(|node| node.phase == NodePhase::Ready).count();
@@ -195,7 +233,7 @@ fn decide_consistent(nodes: &[NodeStatus]) -> Verdict {
             Verdict::new(type_, Standing::True, "DigestsEqual", message)
         }
         _ => {
-            Verdict::new(type_, Standing::Unknown, "NotComparable", "no two nodes stand at the same position")
+            Verdict::new(type_, Standing::Unknown, NOT_COMPARABLE, "no two nodes stand at the same position")
         }
     }
 }
@@ -222,6 +260,7 @@ fn decide_ready(others: &[Verdict], failure: Option<&ReconcileError>) -> Verdict
     let type_ = ConditionType::Ready;
     let is_bad = |verdict: &&Verdict| match verdict.type_ {
         ConditionType::Conflict | ConditionType::DataLoss => verdict.standing == Standing::True,
+        ConditionType::Paused => false,
         // Not comparable is the usual state under load.
         ConditionType::Consistent => verdict.standing == Standing::False,
         _ => verdict.standing != Standing::True,
@@ -247,6 +286,9 @@ fn describe_outdated(findings: &Findings<'_>) -> Option<String> {
 /// What is still done for a resource that is ready.
 fn describe_work(findings: &Findings<'_>) -> Option<(&'static str, String)> {
     let ids: Vec<_> = findings.members.leaving.iter().map(|id| format!("node {id}")).collect();
+    if findings.cluster.annotations.paused {
+        return None;
+    }
     if ids.is_empty() {
         return describe_outdated(findings).map(|message| ("ReplacingNodes", message));
     }
@@ -280,7 +322,7 @@ pub(super) fn merge_conditions(
     // Under load nodes are seen at the same position only now and then.
     if let (Some(verdict), Some(_)) =
         (verdicts.get(&ConditionType::Consistent), find(ConditionType::Consistent))
-        && verdict.standing == Standing::Unknown
+        && verdict.reason == NOT_COMPARABLE
     {
         verdicts.remove(&ConditionType::Consistent);
     }

@@ -30,7 +30,7 @@ fn at_work() -> Observed {
     let mut observed = nothing();
     let depth = QueueDepth { messages: 0, consumers: 1 };
     let node_queues = ids([1, 2, 3]).into_iter().map(|id| (id, depth)).collect();
-    observed.broker = Ok(ObservedBroker { node_queues });
+    observed.broker = Ok(ObservedBroker { node_queues, ..ObservedBroker::default() });
     for id in ids([1, 2, 3]) {
         let body = json!({"metadata": {"labels": {"broadcast.dev/node-id": id.to_string()}}, "status": ready_status(&json!(null))});
         observed.objects.insert((Kind::Deployment, format!("orders-node-{id}")), body);
@@ -175,16 +175,67 @@ fn a_condition_that_stands_keeps_its_time_and_consistency_is_not_lost_under_load
 }
 
 #[test]
-fn a_failure_that_found_out_nothing_keeps_what_was_known() {
+fn a_failure_that_found_out_nothing_keeps_what_was_known_for_a_while() {
     let known = status_of(&at_work(), &members(), None);
     let failure = ReconcileError::Timeout;
-    let status = build_failure_status(&known, Some(2), &failure, at(9));
-    assert_eq!(
-        (&status.nodes, &status.heart, status.observed_generation),
-        (&known.nodes, &known.heart, Some(2))
-    );
-    assert!(standing(&status).contains(&("Ready", "False", "Timeout")));
-    assert!(standing(&status).contains(&("BrokerReachable", "True", "Connected")));
+    let status = |since| build_failure_status(&known, Some(2), (&failure, since), at(9));
+    let soon = status(Duration::from_secs(40));
+    assert_eq!((&soon.nodes, &soon.heart, soon.observed_generation), (&known.nodes, &known.heart, Some(2)));
+    assert!(standing(&soon).contains(&("Ready", "False", "Timeout")));
+    assert!(standing(&soon).contains(&("BrokerReachable", "True", "Connected")));
+    let late = status(Duration::from_mins(1));
+    for type_ in
+        ["BrokerReachable", "TopologyDeclared", "HeartAvailable", "NodesReady", "Consistent", "DataLoss"]
+    {
+        assert!(standing(&late).contains(&(type_, "Unknown", "Timeout")), "{type_}");
+    }
+    assert_eq!((&late.nodes, &late.heart), (&known.nodes, &known.heart));
+}
+
+/// What kstatus makes of a resource, which is what Flux, `kubectl` plugins and others wait by: the rules of
+/// sigs.k8s.io/cli-utils, `pkg/kstatus/status` (generic resources).
+fn kstatus(generation: i64, status: &BroadcastClusterStatus) -> &'static str {
+    let is = |type_, value| condition(&status.conditions, type_).is_some_and(|found| found.status == value);
+    if status.observed_generation.is_some_and(|observed| observed != generation) {
+        return "InProgress";
+    }
+    if is(ConditionType::Reconciling, "True") {
+        return "InProgress";
+    }
+    if is(ConditionType::Stalled, "True") {
+        return "Failed";
+    }
+    match condition(&status.conditions, ConditionType::Ready) {
+        Some(ready) if ready.status == "True" => "Current",
+        _ => "InProgress",
+    }
+}
+
+#[test]
+fn tools_that_know_only_the_conventions_see_what_people_see() {
+    let broker =
+        |source| ReconcileError::Problem(BrokerError { object: "queue q".to_owned(), source }.into());
+    let refused = broker(AmqpError::AccessRefused("no".to_owned()));
+    let unreachable = broker(AmqpError::Unreachable { address: "mq".to_owned(), text: "gone".to_owned() });
+    let removing = Members { leaving: ids([3]), ..members() };
+    let replacing = Members { outdated: ids([3]), ..members() };
+    let mut starting = at_work();
+    starting.heart = Err("no heart has an address yet".to_owned());
+    for (observed, members, failure, expected) in [
+        (at_work(), members(), None, "Current"),
+        (at_work(), removing, None, "InProgress"),
+        (at_work(), replacing, None, "InProgress"),
+        (starting, members(), None, "InProgress"),
+        (at_work(), members(), Some(&unreachable), "InProgress"),
+        (at_work(), members(), Some(&refused), "Failed"),
+    ] {
+        let status = status_of(&observed, &members, failure);
+        assert_eq!(kstatus(1, &status), expected, "{:?}", standing(&status));
+        assert_eq!(kstatus(2, &status), "InProgress", "a spec that nobody has looked at");
+        let both = [ConditionType::Reconciling, ConditionType::Stalled]
+            .map(|type_| condition(&status.conditions, type_).unwrap().status == "True");
+        assert_ne!(both, [true, true]);
+    }
 }
 
 #[test]

@@ -1,4 +1,7 @@
+use serde_json::json;
+
 use super::*;
+use crate::controller::plan::tests::world::image_of;
 use crate::heart::HeartReport;
 
 fn with_image(image: &str) -> ValidCluster {
@@ -41,9 +44,7 @@ fn a_changed_image_replaces_one_node_at_a_time_highest_id_first() {
         }
         order.extend(now);
         assert_eq!(plan.members.outdated.len(), 3 - order.len());
-        for step in &plan.steps {
-            world.exec(&cluster, step);
-        }
+        world.pass(&cluster, &plan);
         world.tick();
     }
     assert_eq!(order, ["orders-node-3", "orders-node-2", "orders-node-1"]);
@@ -56,9 +57,7 @@ fn a_broken_image_stops_at_one_node_and_can_be_corrected() {
     let pass = |world: &mut World, image| {
         let cluster = with_image(image);
         let plan = plan(&cluster, &world.observed(&cluster)).unwrap();
-        for step in &plan.steps {
-            world.exec(&cluster, step);
-        }
+        world.pass(&cluster, &plan);
         world.tick();
         replaced(&plan).join(" ")
     };
@@ -77,9 +76,8 @@ fn a_first_image_that_is_broken_everywhere_can_be_corrected() {
     let mut world = World { broken_image: Some("node:broken"), ..World::default() };
     let cluster = with_image("node:broken");
     for _ in 0..3 {
-        for step in plan(&cluster, &world.observed(&cluster)).unwrap().steps {
-            world.exec(&cluster, &step);
-        }
+        let plan = plan(&cluster, &world.observed(&cluster)).unwrap();
+        world.pass(&cluster, &plan);
         world.tick();
     }
     world.settle(&with_image("node:1"), usize::MAX);
