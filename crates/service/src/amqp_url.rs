@@ -1,19 +1,30 @@
 //! Where the broker's address and credentials come from; neither logs nor errors ever contain the password.
 //!
-//! A file is read again at each connect, so that changed credentials need no restart.
+//! A file is read again at each connect, so that changed credentials need no restart. `amqps` addresses name the files
+//! that TLS needs, so that all of it changes together.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
+
+use crate::tls::{Tls, TlsError, TlsMaterial};
+
+mod tls_query;
+
+pub use tls_query::TlsQuery;
 
 /// The broker that is used where nothing is configured.
 pub const DEFAULT_AMQP_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
-/// A broker's address with user, password and virtual host.
-#[derive(Clone)]
-pub struct AmqpUrl(AMQPUri);
+/// A broker's address with user, password and virtual host, and what TLS to it needs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AmqpUrl {
+    uri: AMQPUri,
+    /// For `amqps`.
+    tls: Option<Tls>,
+}
 
 /// The address is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,13 +37,21 @@ pub enum AmqpUrlError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The file cannot be read.
-    #[error("AMQP_URL_FILE {path}: {problem}")]
+    /// A file cannot be read.
+    #[error("{file}: {problem}")]
     UnreadableFile {
-        /// The file.
-        path: String,
+        /// The file, and who named it.
+        file: String,
         /// What the system says.
         problem: String,
+    },
+    /// What TLS needs is unusable.
+    #[error("{from}: {source}")]
+    Tls {
+        /// Where it came from.
+        from: String,
+        /// What is wrong with it.
+        source: TlsError,
     },
 }
 
@@ -58,13 +77,14 @@ impl AmqpUrlSource {
     pub fn fetch(&self) -> Result<AmqpUrl, AmqpUrlError> {
         match self {
             Self::File(path) => {
+                let file = format!("AMQP_URL_FILE {}", path.display());
                 let text = std::fs::read_to_string(path).map_err(|error| AmqpUrlError::UnreadableFile {
-                    path: path.display().to_string(),
+                    file: file.clone(),
                     problem: error.to_string(),
                 })?;
-                parse(&format!("AMQP_URL_FILE {}", path.display()), text.trim())
+                parse_with_files(&file, text.trim(), path.parent().unwrap_or(Path::new("")))
             }
-            Self::Text(text) => parse("AMQP_URL", text),
+            Self::Text(text) => parse_with_files("AMQP_URL", text, Path::new("")),
         }
     }
 }
@@ -79,23 +99,34 @@ impl fmt::Debug for AmqpUrlSource {
 }
 
 impl AmqpUrl {
+    /// An address that says nothing of TLS but its scheme: what `amqps` needs is here already.
+    pub fn new(address: &str, tls: TlsMaterial) -> Result<Self, AmqpUrlError> {
+        let from = "AMQP URL";
+        let uri = parse_uri(from, address)?;
+        secure(uri, tls).map_err(|source| AmqpUrlError::Tls { from: from.to_owned(), source })
+    }
+
     /// `host:port`.
     pub fn address(&self) -> String {
-        format!("{}:{}", self.0.authority.host, self.0.authority.port)
+        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
     }
 
     /// The user's name.
     pub fn user(&self) -> &str {
-        &self.0.authority.userinfo.username
+        &self.uri.authority.userinfo.username
     }
 
     /// The virtual host.
     pub fn vhost(&self) -> &str {
-        &self.0.vhost
+        &self.uri.vhost
     }
 
     pub(crate) fn uri(&self) -> AMQPUri {
-        self.0.clone()
+        self.uri.clone()
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 }
 
@@ -103,13 +134,14 @@ impl FromStr for AmqpUrl {
     type Err = AmqpUrlError;
 
     fn from_str(text: &str) -> Result<Self, AmqpUrlError> {
-        parse("AMQP URL", text)
+        Self::new(text, TlsMaterial::default())
     }
 }
 
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "amqp://{}@{} (virtual host {:?})", self.user(), self.address(), self.vhost())
+        let (scheme, user, address) = (&self.uri.scheme, self.user(), self.address());
+        write!(f, "{scheme}://{user}@{address} (virtual host {:?})", self.vhost())
     }
 }
 
@@ -119,11 +151,29 @@ impl fmt::Debug for AmqpUrl {
     }
 }
 
-fn parse(from: &str, text: &str) -> Result<AmqpUrl, AmqpUrlError> {
+/// An address that may name files. A relative path counts from `folder`.
+fn parse_with_files(from: &str, text: &str, folder: &Path) -> Result<AmqpUrl, AmqpUrlError> {
     let invalid = |problem: String| AmqpUrlError::Invalid { from: from.to_owned(), problem };
-    if text.is_empty() {
-        return Err(invalid("empty".to_owned()));
+    let (address, query) = TlsQuery::split_off(text).map_err(invalid)?;
+    let uri = parse_uri(from, &address)?;
+    if uri.scheme == AMQPScheme::AMQP && query != TlsQuery::default() {
+        return Err(invalid("what it says of TLS needs amqps://".to_owned()));
     }
+    let material = query.read(folder)?;
+    secure(uri, material)
+        .map_err(|source| AmqpUrlError::Tls { from: query.describe(source.part, folder), source })
+}
+
+fn secure(uri: AMQPUri, material: TlsMaterial) -> Result<AmqpUrl, TlsError> {
+    let tls = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => Some(Tls::new(material, &uri.authority.host)?),
+    };
+    Ok(AmqpUrl { uri, tls })
+}
+
+fn parse_uri(from: &str, text: &str) -> Result<AMQPUri, AmqpUrlError> {
+    let invalid = |problem: String| AmqpUrlError::Invalid { from: from.to_owned(), problem };
     let mut uri: AMQPUri = text.parse().map_err(|problem: String| {
         // Some of the parser's messages repeat the text, which holds the password.
         let repeats = problem.contains(text);
@@ -135,46 +185,8 @@ fn parse(from: &str, text: &str) -> Result<AmqpUrl, AmqpUrlError> {
     {
         host.clone_into(&mut uri.authority.host);
     }
-    Ok(AmqpUrl(uri))
+    Ok(uri)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(pairs: &[(&str, &str)]) -> AmqpUrlSource {
-        AmqpUrlSource::from_environment(|name| {
-            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn a_file_goes_before_a_text_and_a_text_before_the_default() {
-        let url = source(&[]).fetch().unwrap();
-        assert_eq!((url.address().as_str(), url.user(), url.vhost()), ("127.0.0.1:5672", "guest", "/"));
-        let url = source(&[("AMQP_URL", "amqp://ada:secret@broker:1/orders")]).fetch().unwrap();
-        assert_eq!((url.address().as_str(), url.user(), url.vhost()), ("broker:1", "ada", "orders"));
-        let url = source(&[("AMQP_URL", "amqp://[::1]:5/%2f")]).fetch().unwrap();
-        assert_eq!(url.address(), "::1:5");
-        let both = source(&[("AMQP_URL", "amqp://broker"), ("AMQP_URL_FILE", "/does/not/exist")]);
-        assert!(both.fetch().unwrap_err().to_string().starts_with("AMQP_URL_FILE /does/not/exist: "));
-    }
-
-    #[test]
-    fn no_text_contains_the_password() {
-        let url: AmqpUrl = "amqp://ada:s3cret@broker/%2f".parse().unwrap();
-        assert_eq!(url.to_string(), "amqp://ada@broker:5672 (virtual host \"/\")");
-        assert!(!format!("{url:?} {:?}", source(&[("AMQP_URL", "s3cret")])).contains("s3cret"));
-        for text in [
-            "",
-            "s3cret",
-            "amqp:s3cret",
-            "http://a:s3cret@b",
-            "amqp://a:s3cret@b:port",
-            "amqp://a:s3cret@b:1/%ff",
-        ] {
-            let error = text.parse::<AmqpUrl>().unwrap_err().to_string();
-            assert!(error.contains("expected amqp://") && !error.contains("s3cret"), "{text}: {error}");
-        }
-    }
-}
+mod tests;

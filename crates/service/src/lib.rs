@@ -17,3 +17,4 @@ pub mod http;
 pub mod log;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

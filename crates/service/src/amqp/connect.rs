@@ -6,42 +6,64 @@
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lapin::ConnectionProperties;
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::tcp::AsyncTcpStream;
 
 use super::{AmqpError, CALL_DEADLINE, HEARTBEAT_SECONDS};
 use crate::amqp_url::AmqpUrl;
 
-/// The socket under a connection, or under an attempt. Dropping it ends the connection without a word.
+/// The socket under a connection, or under an attempt. Dropping it ends the connection without a word, whatever it
+/// carries: TLS or none, established or half of a handshake.
 #[derive(Debug, Default)]
-pub(super) struct Socket(Held);
+pub(super) struct Socket(Arc<Held>);
 
-type Held = Arc<Mutex<Option<TcpStream>>>;
+#[derive(Debug, Default)]
+struct Held(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    None,
+    Open(TcpStream),
+    /// Nobody waits for it any more.
+    GivenUp,
+}
 
 impl Socket {
     /// This side's address: where others that reach the broker by the same network find this process.
     pub(super) fn local_ip(&self) -> Option<IpAddr> {
-        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.as_ref()?.local_addr().ok().map(|address| address.ip())
+        match &*self.0.state() {
+            State::Open(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            State::None | State::GivenUp => None,
+        }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let State::Open(stream) = std::mem::replace(&mut *self.0.state(), State::GivenUp) {
             // Not connected any more is what is wanted.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn hold(held: &Held, stream: &impl AsFd) -> io::Result<()> {
-    let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
-    *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-    Ok(())
+impl Held {
+    /// Takes hold of a socket. An error when it comes too late: its connection must not go on.
+    fn hold(&self, stream: &impl AsFd) -> io::Result<()> {
+        let mut state = self.state();
+        if matches!(*state, State::GivenUp) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        *state = State::Open(TcpStream::from(stream.as_fd().try_clone_to_owned()?));
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Connects within [`CALL_DEADLINE`].
@@ -57,7 +79,7 @@ pub(super) async fn connect(url: &AmqpUrl, name: &str) -> Result<(lapin::Connect
     }
 }
 
-async fn open(url: &AmqpUrl, name: &str, held: Held) -> lapin::Result<lapin::Connection> {
+async fn open(url: &AmqpUrl, name: &str, held: Arc<Held>) -> lapin::Result<lapin::Connection> {
     let mut uri = url.uri();
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
     let host = (uri.authority.host.as_str(), uri.authority.port);
@@ -65,17 +87,15 @@ async fn open(url: &AmqpUrl, name: &str, held: Held) -> lapin::Result<lapin::Con
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime()?;
     let reactor = runtime.clone();
-    let connect = async move |uri: AMQPUri, _| {
+    let tls = url.tls().cloned();
+    let connect = async move |_, _| {
         let stream = AsyncTcpStream::connect(&reactor, addresses.clone()).await?;
         if let AsyncTcpStream::Plain(stream) = &stream {
-            hold(&held, stream.get_ref())?;
+            held.hold(stream.get_ref())?;
         }
-        match uri.scheme {
-            AMQPScheme::AMQP => Ok(stream),
-            AMQPScheme::AMQPS => {
-                let tls = OwnedTLSConfig::default();
-                Ok(stream.into_tls(&uri.authority.host, tls.as_ref()).await?)
-            }
+        match &tls {
+            None => Ok(stream),
+            Some(tls) => Ok(stream.into_rustls(tls.connector(), tls.server_name()).await?),
         }
     };
     lapin::Connection::connector(uri, runtime, connect, properties).await
@@ -92,15 +112,30 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_is_given_up_leaves_no_connection_to_a_broker_that_says_nothing() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url: AmqpUrl = format!("amqp://{}/%2f", listener.local_addr().unwrap()).parse().unwrap();
-        let attempt = tokio::spawn(async move { connect(&url, "test").await.map(|_| ()) });
-        let (mut broker, _) = listener.accept().await.unwrap();
-        let mut header = [0; 8];
-        broker.read_exact(&mut header).await.unwrap();
-        assert_eq!(&header, b"AMQP\0\0\x09\x01");
-        attempt.abort();
-        let end = tokio::time::timeout(Duration::from_secs(10), broker.read(&mut header)).await.unwrap();
-        assert_eq!(end.unwrap(), 0, "the socket is closed");
+        // A protocol header, and the beginning of a TLS handshake.
+        for (scheme, first) in [("amqp", b"AMQP\0\0\x09\x01".as_slice()), ("amqps", b"\x16\x03\x01")] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("{scheme}://{}/%2f", listener.local_addr().unwrap());
+            let url: AmqpUrl = url.parse().unwrap();
+            let attempt = tokio::spawn(async move { connect(&url, "test").await.map(|_| ()) });
+            let (mut broker, _) = listener.accept().await.unwrap();
+            let mut sent = vec![0; first.len()];
+            broker.read_exact(&mut sent).await.unwrap();
+            assert_eq!(sent, first);
+            attempt.abort();
+            let rest = tokio::time::timeout(Duration::from_secs(10), broker.read_to_end(&mut sent));
+            assert!(rest.await.unwrap().is_ok(), "the socket is closed");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_comes_after_its_attempt_was_given_up_is_not_used() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Socket::default();
+        let held = Arc::clone(&socket.0);
+        assert!(held.hold(&stream).is_ok());
+        drop(socket);
+        assert_eq!(held.hold(&stream).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }

@@ -1,10 +1,12 @@
 //! What can go wrong with the broker, told apart as far as somebody would act differently.
 
+use std::io;
 use std::time::Duration;
 
 use lapin::ErrorKind;
 
 use crate::amqp_url::{AmqpUrl, AmqpUrlError};
+use crate::tls::describe_failure;
 
 /// An error of a connection, a channel or a call. The texts are the broker's own and never hold the password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +20,14 @@ pub enum AmqpError {
         /// `host:port`.
         address: String,
         /// What the system says.
+        text: String,
+    },
+    /// No TLS with what is at the address: one side refuses the other's certificate, or it is no TLS at all.
+    #[error("no TLS with the broker at {address}: {text}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// What is wrong, for somebody who can mend it.
         text: String,
     },
     /// The broker refuses user or password.
@@ -89,6 +99,7 @@ impl AmqpError {
         match self {
             Self::Url(_) => "BrokerUrlInvalid",
             Self::Unreachable { .. } => "BrokerUnreachable",
+            Self::Tls { .. } => "BrokerTlsFailed",
             Self::CredentialsRefused { .. } => "BrokerCredentialsRefused",
             Self::VhostRefused { .. } => "BrokerVhostRefused",
             Self::AccessRefused(_) => "BrokerAccessRefused",
@@ -140,8 +151,37 @@ impl AmqpError {
                     _ => Self::Unreachable { address, text },
                 }
             }
+            ErrorKind::IOError(io) => match (url.tls(), tls_error_in(io)) {
+                (Some(tls), Some(error)) => {
+                    Self::Tls { address, text: describe_failure(error, tls.has_certificate()) }
+                }
+                _ => Self::Unreachable { address, text: format!("{error}{}", hint_at_tls(url, io)) },
+            },
+            // An alert is no frame.
+            ErrorKind::ParsingError(_) if url.tls().is_none() => {
+                Self::Unreachable { address, text: format!("{error}{TLS_WANTED}") }
+            }
             _ => Self::Unreachable { address, text: error.to_string() },
         }
+    }
+}
+
+const TLS_WANTED: &str = " (is TLS wanted at this port?)";
+
+fn tls_error_in(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What the broker wants of certificates it may say too late to be heard: it has hung up.
+fn hint_at_tls(url: &AmqpUrl, error: &io::Error) -> &'static str {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) {
+        return "";
+    }
+    match url.tls() {
+        None => TLS_WANTED,
+        Some(tls) if tls.has_certificate() => " (it hung up: it may refuse the client certificate)",
+        Some(_) => " (it hung up: it may want a client certificate)",
     }
 }
 
@@ -177,25 +217,39 @@ mod tests {
 
     #[test]
     fn what_prevents_a_connection_is_told_apart_and_never_shows_the_password() {
-        let url: AmqpUrl = "amqp://ada:s3cret@broker/orders".parse().unwrap();
-        for (error, reason, text) in [
+        let plain: AmqpUrl = "amqp://ada:s3cret@broker/orders".parse().unwrap();
+        let secure: AmqpUrl = "amqps://ada:s3cret@broker/orders".parse().unwrap();
+        let hung_up = || io::Error::from(io::ErrorKind::ConnectionReset).into();
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        for (url, error, reason, text) in [
             (
+                &plain,
                 refusal(AMQPSoftError::ACCESSREFUSED),
                 "BrokerCredentialsRefused",
                 "user \"ada\": the broker's text",
             ),
             (
+                &plain,
                 refusal(AMQPHardError::NOTALLOWED),
                 "BrokerVhostRefused",
                 "virtual host \"orders\": the broker's",
             ),
             (
-                std::io::Error::other("no route").into(),
+                &plain,
+                io::Error::other("no route").into(),
                 "BrokerUnreachable",
                 "broker:5672 is unreachable: IO error: no",
             ),
+            (&plain, hung_up(), "BrokerUnreachable", "is TLS wanted at this port?"),
+            (&secure, hung_up(), "BrokerUnreachable", "it may want a client certificate"),
+            (
+                &secure,
+                io::Error::new(io::ErrorKind::InvalidData, unknown).into(),
+                "BrokerTlsFailed",
+                "no TLS with the broker at broker:5671: its certificate is not signed by a CA",
+            ),
         ] {
-            let found = AmqpError::of_connect(&url, &error);
+            let found = AmqpError::of_connect(url, &error);
             assert_eq!(found.reason(), reason);
             assert!(found.to_string().contains(text) && !found.to_string().contains("s3cret"), "{found}");
         }
