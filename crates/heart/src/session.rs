@@ -4,6 +4,7 @@
 //! lock has lost the means to publish. A session that ends in doubt is cut at the socket, so that nothing which this
 //! side still buffers can follow.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use broadcast_protocol::report::{WHO_KIND, Who};
 use broadcast_protocol::sequencer::Reign;
 use broadcast_protocol::topology::Topology;
 use broadcast_service::amqp::{AmqpError, Connection};
-use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::amqp_url::{AmqpUrl, AmqpUrlSource};
 use broadcast_service::backoff::Backoff;
+use broadcast_service::renewal::wait_for_renewal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -99,36 +101,47 @@ impl Sessions {
         let mut backoff = Backoff::between_sessions();
         while !stop.is_cancelled() {
             let result = self.hold_session(&stop, &mut backoff).await;
-            let Err(error) = result else { break };
+            self.metrics.active.set(0);
+            let Err(error) = result else {
+                if !stop.is_cancelled() {
+                    let reason = "renewing the session with the broker".to_owned();
+                    self.role.send_replace(Role::Connecting { reason });
+                }
+                continue;
+            };
             if let SessionError::Doubt(Doubt::StaleHead(seen)) = error {
                 self.memory.with(|memory| memory.contradiction = Some(seen));
             }
-            self.metrics.active.set(0);
             self.metrics.sessions_ended.get_or_create(&Reason { reason: error.reason() }).inc();
             tracing::warn!(reason = error.reason(), %error, "the session with the broker ended");
             self.role.send_replace(Role::Connecting { reason: error.to_string() });
             stop.run_until_cancelled(sleep(backoff.next_delay())).await;
         }
         self.role.send_replace(Role::Stopping);
-        self.metrics.active.set(0);
     }
 
+    /// Without an error it ends when it is told to, or when it is to be renewed.
     async fn hold_session(
         &mut self,
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<(), SessionError> {
-        let Some(connection) = stop.run_until_cancelled(self.connect()).await else { return Ok(()) };
+        let url = self.url_source.fetch().map_err(AmqpError::from)?;
+        let connecting = connect(&self.config, &self.upkeep, &url);
+        let Some(connection) = stop.run_until_cancelled(connecting).await else { return Ok(()) };
         let connection = connection?;
-        self.lock_and_reign(&connection, stop, backoff).await?;
+        let end = stop.child_token();
+        let (source, config, upkeep) = (self.url_source.clone(), self.config.clone(), self.upkeep.clone());
+        let renewal = async {
+            wait_for_renewal(&source, &url, |url| try_to_connect(&config, &upkeep, url)).await;
+            end.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            ended = self.lock_and_reign(&connection, &end, backoff) => ended?,
+            never = Box::pin(renewal) => match never {},
+        }
         Ok(connection.close().await?)
-    }
-
-    async fn connect(&self) -> Result<Connection, AmqpError> {
-        let url = self.url_source.fetch()?;
-        let connection = Connection::connect(&url, &format!("heart of {}", self.config.cluster)).await?;
-        self.upkeep.declare(&connection, &self.config.topology()).await?;
-        Ok(connection)
     }
 
     async fn lock_and_reign(
@@ -250,6 +263,17 @@ impl Sessions {
         channel.close().await?;
         Ok(reign)
     }
+}
+
+async fn connect(config: &HeartConfig, upkeep: &Upkeep, url: &AmqpUrl) -> Result<Connection, AmqpError> {
+    let connection = Connection::connect(url, &format!("heart of {}", config.cluster)).await?;
+    upkeep.declare(&connection, &config.topology()).await?;
+    Ok(connection)
+}
+
+/// Whether the broker lets this heart in, and to what it needs.
+async fn try_to_connect(config: &HeartConfig, upkeep: &Upkeep, url: AmqpUrl) -> Result<(), AmqpError> {
+    connect(config, upkeep, &url).await?.close().await
 }
 
 /// The base URL by which others reach this heart: where it listens on every address, the one that it has in the

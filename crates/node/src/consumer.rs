@@ -1,5 +1,6 @@
 //! Consumes the node's queue for ever: one session with the broker after the other, until the shutdown.
 //!
+//! - A session that is renewed, because the credentials were changed, is followed by the next one at once.
 //! - A lost session is followed by a new one, after a delay that grows and has jitter. The replica is made anew from
 //!   the database each time: what it believed of unproven messages ends with the deliveries that it was told by.
 //! - A database that fails gets everything back to the broker and no session until it can be written to again: no
@@ -7,15 +8,18 @@
 //! - Rows that are not to be trusted end the session, not reading: the database is rebuilt, then consuming goes on.
 //! - What a node cannot go on from by itself (a newer version's message) ends consuming, not reading.
 
+use std::convert::Infallible;
+
 use broadcast_protocol::config::NodeConfig;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::Replica;
 use broadcast_protocol::report::NodeState;
 use broadcast_protocol::topology::QueueType;
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Consumer};
-use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::amqp_url::{AmqpUrl, AmqpUrlSource};
 use broadcast_service::backoff::Backoff;
 use broadcast_service::clock::unix_milliseconds;
+use broadcast_service::renewal::wait_for_renewal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +79,10 @@ impl QueueConsumer {
         let mut end = self.run_session(&mut findings, &mut delays, &shutdown).await;
         loop {
             let goes_on = match end {
-                End::Stopped => false,
+                End::Stopped => {
+                    self.status.send_modify(|status| status.fall_behind(unix_milliseconds()));
+                    !shutdown.is_cancelled()
+                }
                 End::Halted(halt) => {
                     tracing::error!(reason = %halt, "stopped consuming");
                     self.show_failing(halt.to_string());
@@ -117,7 +124,11 @@ impl QueueConsumer {
             Ok(loaded) => loaded,
             Err(error) => return End::StoreFailed(error),
         };
-        let connecting = self.connect(&mut delays.unanswered);
+        let url = match self.broker.fetch() {
+            Ok(url) => url,
+            Err(error) => return End::Lost(error.into()),
+        };
+        let connecting = self.connect(&url, &mut delays.unanswered);
         let Some(connected) = shutdown.run_until_cancelled(connecting).await else {
             return End::Stopped;
         };
@@ -130,7 +141,16 @@ impl QueueConsumer {
         tracing::info!(applied = committed.applied.position.last, waiting = kept.len(), "consuming");
         let replica = Replica::new(&self.config.cluster, committed.applied, kept, self.config.backlog_bytes);
         let mut session = Session::new(self, (&connection, consumer), replica, &mut delays.failed, findings);
-        let end = session.run(shutdown).await;
+        let stop = shutdown.child_token();
+        let renewal = async {
+            wait_for_renewal(&self.broker, &url, |url| self.try_to_connect(url)).await;
+            stop.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        let end = tokio::select! {
+            end = session.run(&stop) => end,
+            never = Box::pin(renewal) => match never {},
+        };
         // The channel first: to drop the consumer before would cancel it, and another consumer of this queue would
         // start ahead of what is unsettled. An error says that all is closed already.
         let closed = channel.close().await;
@@ -141,8 +161,12 @@ impl QueueConsumer {
         end
     }
 
-    async fn connect(&self, unanswered: &mut u32) -> Result<(Connection, Channel, Consumer), AmqpError> {
-        let connecting = Connection::connect(&self.broker.fetch()?, &format!("node {}", self.node)).await;
+    async fn connect(
+        &self,
+        url: &AmqpUrl,
+        unanswered: &mut u32,
+    ) -> Result<(Connection, Channel, Consumer), AmqpError> {
+        let connecting = Connection::connect(url, &format!("node {}", self.node)).await;
         // A broker that was away has begun anew.
         let connection = connecting.inspect_err(|_| *unanswered = 0)?;
         if *unanswered >= REPLACE_AFTER && self.config.queue_type == QueueType::Quorum {
@@ -166,6 +190,13 @@ impl QueueConsumer {
             _ => 0,
         };
         Ok((connection, channel, consumer?))
+    }
+
+    /// Whether the broker lets this node in, and to what it needs.
+    async fn try_to_connect(&self, url: AmqpUrl) -> Result<(), AmqpError> {
+        let connection = Connection::connect(&url, &format!("node {}", self.node)).await?;
+        self.declare(&connection).await?;
+        connection.close().await
     }
 
     /// Declares what this node needs on the broker. What is there already stays as it is.

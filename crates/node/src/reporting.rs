@@ -5,14 +5,16 @@
 //! that the node's queue is bound. A heart that seals gets the node's tip itself, before each report that answers a seal
 //! with it: neither the heart's inbox nor this connection lasts. Nobody else gets tips, which may be megabytes.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::report::{Claim, REPORT_KIND, Report, Sealed, TIP_KIND};
 use broadcast_service::amqp::{AmqpError, Channel, Connection, Outgoing};
-use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::amqp_url::{AmqpUrl, AmqpUrlSource};
 use broadcast_service::backoff::Backoff;
 use broadcast_service::clock::unix_milliseconds;
+use broadcast_service::renewal::wait_for_renewal;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +51,9 @@ impl Reporter {
         loop {
             let ended = tokio::select! {
                 () = shutdown.cancelled() => return,
-                Err(error) = self.report(&mut backoff) => error,
+                ended = self.hold_session(&mut backoff) => ended,
             };
+            let Err(ended) = ended else { continue };
             tracing::debug!(error = %ended, "the connection for reports ended");
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -59,13 +62,24 @@ impl Reporter {
         }
     }
 
-    async fn report(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, AmqpError> {
+    /// Without an error it ends when it is to be renewed.
+    async fn hold_session(&mut self, backoff: &mut Backoff) -> Result<(), AmqpError> {
+        let (source, url) = (self.broker.clone(), self.broker.fetch()?);
         let name = format!("node {} reports", self.node);
-        let connection = Connection::connect(&self.broker.fetch()?, &name).await?;
+        let connection = Connection::connect(&url, &name).await?;
         let channel = connection.open_channel().await?;
+        tokio::select! {
+            Err(error) = self.report(&channel, backoff) => return Err(error),
+            () = wait_for_renewal(&source, &url, |url| try_to_connect(url, &name)) => {}
+        }
+        channel.close().await?;
+        connection.close().await
+    }
+
+    async fn report(&mut self, channel: &Channel, backoff: &mut Backoff) -> Result<Infallible, AmqpError> {
         let mut told = Told::default();
         loop {
-            self.send(&channel, &mut told).await?;
+            self.send(channel, &mut told).await?;
             backoff.reset();
             tokio::time::sleep(BUSY_INTERVAL).await;
             // An error is a closed sender: the process is stopping, and the caller sees the shutdown.
@@ -109,6 +123,11 @@ impl Reporter {
             Outgoing { routing_key: &self.heart_queue, kind, app_id: &app_id, body, ..Outgoing::default() };
         channel.send(&message).await
     }
+}
+
+/// Whether the broker lets this node in.
+async fn try_to_connect(url: AmqpUrl, name: &str) -> Result<(), AmqpError> {
+    Connection::connect(&url, name).await?.close().await
 }
 
 /// What the heart was told on this connection.

@@ -47,7 +47,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// Why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It was told to.
+    /// It was told to: the node stops, or the session is renewed.
     Stopped,
     /// The broker, the connection or the channel failed.
     Lost(AmqpError),

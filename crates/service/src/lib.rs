@@ -15,6 +15,7 @@ pub mod clock;
 pub mod genesis;
 pub mod http;
 pub mod log;
+pub mod renewal;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
