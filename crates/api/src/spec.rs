@@ -169,6 +169,31 @@ pub struct RabbitmqSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub vhost: Option<String>,
+
+    /// TLS to the broker; `{}` will do where its certificate is signed by a CA that browsers trust. Without a port in the Secret
+    /// it is 5671 then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// TLS to the broker.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// The Secret whose key `ca.crt` has the certificates of the CAs that are trusted, in PEM, where they are not those that
+    /// browsers trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretReference>,
+
+    /// The Secret of type `kubernetes.io/tls` with the client certificate that the broker asks for, and its private key: the keys
+    /// `tls.crt` and `tls.key`, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert_secret_ref: Option<SecretReference>,
+
+    /// The name that the broker's certificate is for, where it is not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-A-Za-z0-9_.:]+$"))]
+    pub server_name: Option<String>,
 }
 
 /// A Secret of the same namespace.

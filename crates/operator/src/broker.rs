@@ -47,7 +47,10 @@ impl BrokerError {
         self.is_refusal()
             || matches!(
                 self.source,
-                AmqpError::CredentialsRefused { .. } | AmqpError::VhostRefused { .. } | AmqpError::Url(_)
+                AmqpError::Tls { .. }
+                    | AmqpError::CredentialsRefused { .. }
+                    | AmqpError::VhostRefused { .. }
+                    | AmqpError::Url(_)
             )
     }
 }

@@ -4,6 +4,7 @@
 //! - Not being ready is a value, never an error. An error becomes a condition, an event and a delay in one place.
 //! - A pass has a deadline, passes of one resource never overlap, and while nothing changes nothing is written.
 
+pub mod access;
 pub mod annotations;
 pub mod apply;
 pub mod backlogs;

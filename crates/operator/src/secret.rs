@@ -1,16 +1,27 @@
-//! The referenced Secret: whatever form it has, one address comes out of it, or an error that names Secret and key.
+//! The referenced Secrets: whatever form they have, one address comes out of them, or an error that names Secret and key.
 //!
-//! Hearts and nodes get that address and nothing else, so that they need not know the forms. No error and no `Debug`
-//! output contains a value of the Secret.
+//! Hearts and nodes get that address, and the files that it names, in one Secret: they need not know the forms, and all
+//! of it changes at once. No error and no `Debug` output contains a value of a Secret.
 
+mod tls;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write;
 
-use broadcast_service::amqp_url::AmqpUrl;
+use broadcast_service::amqp_url::{AmqpUrl, AmqpUrlError, TlsQuery};
+use broadcast_service::tls::TlsMaterial;
 use k8s_openapi::api::core::v1::Secret;
+
+pub use tls::TlsSecrets;
 
 /// The key of the address in the Secret that is made for hearts and nodes.
 pub const OWN_KEY: &str = "url";
+
+/// The keys of CA certificates, client certificate and private key: in the Secret that is made as in those that users make.
+const CA_KEY: &str = "ca.crt";
+const CERTIFICATE_KEY: &str = "tls.crt";
+const PRIVATE_KEY: &str = "tls.key";
 
 /// The keys that hold a whole address.
 const URI_KEYS: [&str; 3] = ["uri", "connection_string", OWN_KEY];
@@ -19,7 +30,9 @@ const URI_KEYS: [&str; 3] = ["uri", "connection_string", OWN_KEY];
 #[derive(Clone)]
 pub struct BrokerAccess {
     secret: String,
-    text: String,
+    /// With no word of TLS but its scheme.
+    address: String,
+    tls: TlsMaterial,
     url: AmqpUrl,
 }
 
@@ -71,14 +84,29 @@ impl BrokerAccess {
         &self.url
     }
 
-    /// The address as text, with the password in it.
-    pub fn secret_text(&self) -> &str {
-        &self.text
+    /// What hearts and nodes get, by key: the address with the password in it, and the files that it names.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let key_of = |key: &str, file: &Option<Vec<u8>>| file.as_ref().map(|_| key.to_owned());
+        let query = TlsQuery {
+            ca: key_of(CA_KEY, &self.tls.ca),
+            certificate: key_of(CERTIFICATE_KEY, &self.tls.certificate),
+            key: key_of(PRIVATE_KEY, &self.tls.key),
+            server_name: self.tls.server_name.clone(),
+        };
+        let files = [
+            (OWN_KEY, Some(query.join(&self.address).into_bytes())),
+            (CA_KEY, self.tls.ca.clone()),
+            (CERTIFICATE_KEY, self.tls.certificate.clone()),
+            (PRIVATE_KEY, self.tls.key.clone()),
+        ];
+        files.into_iter().filter_map(|(key, file)| Some((key.to_owned(), file?))).collect()
     }
 
-    /// What tells one broker from another, as far as names can.
+    /// What tells one broker from another, as far as names can: with TLS and without it is the same one.
     pub fn identity(&self) -> (String, String) {
-        (self.url.address().to_lowercase(), self.url.vhost().to_owned())
+        let address = self.url.address().to_lowercase();
+        let address = address.strip_suffix(":5671").map_or(address.clone(), |host| format!("{host}:5672"));
+        (address, self.url.vhost().to_owned())
     }
 }
 
@@ -88,17 +116,41 @@ impl fmt::Debug for BrokerAccess {
     }
 }
 
-/// Reads the address out of a Secret; `vhost` is the resource's own, which wins.
-pub fn parse_secret(name: &str, secret: &Secret, vhost: Option<&str>) -> Result<BrokerAccess, SecretError> {
+/// Reads the address out of a Secret; `vhost` is the resource's own, which wins. `wants_tls` makes `amqps` of `amqp`. A
+/// file that the address names is a key of the same Secret.
+pub fn parse_secret(
+    name: &str,
+    secret: &Secret,
+    vhost: Option<&str>,
+    wants_tls: bool,
+) -> Result<BrokerAccess, SecretError> {
     let values = Values { name, secret };
     let (key, text) = match values.find_uri()? {
-        Some((key, uri)) => (key, rewrite_uri(&uri, vhost).map_err(|problem| values.invalid(key, problem))?),
-        None => ("host", values.assemble(vhost)?),
+        Some((key, uri)) => {
+            (key, rewrite_uri(&uri, vhost, wants_tls).map_err(|problem| values.invalid(key, problem))?)
+        }
+        None => ("host", values.assemble(vhost, wants_tls)?),
     };
-    let url = text
-        .parse()
-        .map_err(|error: broadcast_service::amqp_url::AmqpUrlError| values.invalid(key, error.to_string()))?;
-    Ok(BrokerAccess { secret: name.to_owned(), text, url })
+    let (address, query) = TlsQuery::split_off(&text).map_err(|problem| values.invalid(key, problem))?;
+    if query != TlsQuery::default() && address.starts_with("amqp:") {
+        return Err(values.invalid(key, "what it says of TLS needs amqps://"));
+    }
+    let file = |file: Option<String>| match file {
+        None => Ok(None),
+        Some(file) => values
+            .bytes(&file)
+            .map(Some)
+            .ok_or_else(|| values.invalid(key, "it names a file for TLS that is no key of this Secret")),
+    };
+    let tls = TlsMaterial {
+        ca: file(query.ca)?,
+        certificate: file(query.certificate)?,
+        key: file(query.key)?,
+        server_name: query.server_name,
+    };
+    let url = AmqpUrl::new(&address, tls.clone())
+        .map_err(|error: AmqpUrlError| values.invalid(key, error.to_string()))?;
+    Ok(BrokerAccess { secret: name.to_owned(), address, tls, url })
 }
 
 struct Values<'a> {
@@ -107,9 +159,15 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
+    /// As it is; none when it is empty.
+    fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        let value = &self.secret.data.as_ref()?.get(key)?.0;
+        (!value.is_empty()).then(|| value.clone())
+    }
+
     fn get(&self, key: &'static str) -> Result<Option<String>, SecretError> {
-        let Some(value) = self.secret.data.as_ref().and_then(|data| data.get(key)) else { return Ok(None) };
-        match std::str::from_utf8(&value.0) {
+        let Some(value) = self.bytes(key) else { return Ok(None) };
+        match std::str::from_utf8(&value) {
             Ok(text) if text.trim().is_empty() => Ok(None),
             Ok(text) => Ok(Some(text.trim().to_owned())),
             Err(_) => Err(self.invalid(key, "not UTF-8".to_owned())),
@@ -125,7 +183,7 @@ impl Values<'_> {
         Ok(None)
     }
 
-    fn assemble(&self, vhost: Option<&str>) -> Result<String, SecretError> {
+    fn assemble(&self, vhost: Option<&str>, wants_tls: bool) -> Result<String, SecretError> {
         let keys = ["host", "username", "password"];
         let mut found = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
@@ -138,7 +196,8 @@ impl Values<'_> {
         let [host, username, password] = found.as_slice() else {
             return Err(SecretError::LacksKeys { secret: self.name.to_owned(), keys: missing });
         };
-        let port = self.get("port")?.unwrap_or_else(|| "5672".to_owned());
+        let (scheme, usual_port) = if wants_tls { ("amqps", "5671") } else { ("amqp", "5672") };
+        let port = self.get("port")?.unwrap_or_else(|| usual_port.to_owned());
         if port.parse::<u16>().is_err() {
             return Err(self.invalid("port", "not a port number (1 to 65535)".to_owned()));
         }
@@ -152,25 +211,24 @@ impl Values<'_> {
         let vhost = vhost.or(own_vhost.as_deref()).unwrap_or("/");
         let (username, password, vhost) =
             (percent_encode(username), percent_encode(password), percent_encode(vhost));
-        Ok(format!("amqp://{username}:{password}@{host}:{port}/{vhost}"))
+        Ok(format!("{scheme}://{username}:{password}@{host}:{port}/{vhost}"))
     }
 
-    fn invalid(&self, key: &'static str, problem: String) -> SecretError {
+    fn invalid(&self, key: &'static str, problem: impl Into<String>) -> SecretError {
+        let problem = problem.into();
         SecretError::Invalid { secret: self.name.to_owned(), key, problem }
     }
 }
 
 /// Puts the virtual host into a URI. None there means `/`: a bare slash at the end is how many write it.
-fn rewrite_uri(uri: &str, vhost: Option<&str>) -> Result<String, String> {
-    let not_amqp = || "expected amqp://user:password@host:port/virtual-host".to_owned();
+fn rewrite_uri(uri: &str, vhost: Option<&str>, wants_tls: bool) -> Result<String, String> {
+    let not_amqp = || "expected amqp://user:password@host:port/virtual-host, or amqps://".to_owned();
     let (scheme, rest) = uri.split_once("://").ok_or_else(not_amqp)?;
-    if scheme == "amqps" {
-        // The images have no certificates to check the broker's against.
-        return Err("amqps is not supported yet: amqp:// is needed".to_owned());
-    }
-    if scheme != "amqp" {
-        return Err(not_amqp());
-    }
+    let scheme = match scheme {
+        "amqp" if wants_tls => "amqps",
+        "amqp" | "amqps" => scheme,
+        _ => return Err(not_amqp()),
+    };
     let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (path, query) = tail.split_at(tail.find('?').unwrap_or(tail.len()));
     let vhost = match (vhost, path.strip_prefix('/').unwrap_or_default()) {
@@ -194,69 +252,4 @@ fn percent_encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::ByteString;
-
-    use super::*;
-
-    type Pairs<'a> = &'a [(&'a str, &'a str)];
-
-    fn secret(pairs: Pairs<'_>) -> Secret {
-        let data =
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
-        Secret { data: Some(data.collect()), ..Secret::default() }
-    }
-
-    #[test]
-    fn every_form_gives_one_address() {
-        let parts: Pairs<'_> = &[("host", "mq"), ("port", "5673"), ("username", "a"), ("password", "p/@:ü")];
-        let with_vhost = [parts, &[("vhost", "own")]].concat();
-        let cases: &[(Pairs<'_>, Option<&str>, &str)] = &[
-            (&[("uri", "amqp://a:b@mq:5673/%2f")], None, "amqp://a:b@mq:5673/%2f"),
-            (&[("uri", "amqp://a:b@mq\n")], None, "amqp://a:b@mq/%2f"),
-            (&[("uri", "amqp://a:b@mq/own")], Some("x y"), "amqp://a:b@mq/x%20y"),
-            (&[("uri", "amqp://a:b@mq/own?heartbeat=9")], None, "amqp://a:b@mq/own?heartbeat=9"),
-            (&[("connection_string", "amqp://a:b@mq:5672/")], None, "amqp://a:b@mq:5672/%2f"),
-            (parts, None, "amqp://a:p%2f%40%3a%c3%bc@mq:5673/%2f"),
-            (&with_vhost, None, "amqp://a:p%2f%40%3a%c3%bc@mq:5673/own"),
-            (&with_vhost, Some("/"), "amqp://a:p%2f%40%3a%c3%bc@mq:5673/%2f"),
-            (&[("host", "::1"), ("username", "a"), ("password", "b")], None, "amqp://a:b@[::1]:5672/%2f"),
-        ];
-        for (pairs, vhost, expected) in cases {
-            let access = parse_secret("mq", &secret(pairs), *vhost).unwrap();
-            assert_eq!(access.secret_text(), *expected);
-            assert!(!format!("{access:?}").contains("p%2f"));
-        }
-        let access = parse_secret("mq", &secret(&with_vhost), None).unwrap();
-        assert_eq!(access.identity(), ("mq:5673".to_owned(), "own".to_owned()));
-    }
-
-    #[test]
-    fn an_unusable_secret_is_told_apart_and_its_values_are_not_repeated() {
-        let cases: &[(Pairs<'_>, &str, &str)] = &[
-            (&[], "SecretLacksKeys", "lacks host, username, password"),
-            (&[("host", "mq"), ("username", "s3cret")], "SecretLacksKeys", "\"mq\" lacks password:"),
-            (&[("uri", " ")], "SecretLacksKeys", "either uri, or host"),
-            (&[("uri", "s3cret")], "SecretInvalid", "key \"uri\": expected amqp://"),
-            (
-                &[("uri", "amqps://a:s3cret@b")],
-                "SecretInvalid",
-                "amqps is not supported yet: amqp:// is needed",
-            ),
-            (&[("uri", "http://a:s3cret@b")], "SecretInvalid", "key \"uri\": expected amqp://"),
-            (&[("uri", "amqp://a:s3cret@b:port/")], "SecretInvalid", "key \"uri\""),
-            (&[("host", "a b"), ("username", "a"), ("password", "s3cret")], "SecretInvalid", "key \"host\""),
-            (
-                &[("host", "a"), ("port", "s3cret"), ("username", "a"), ("password", "b")],
-                "SecretInvalid",
-                "key \"port\"",
-            ),
-        ];
-        for (pairs, reason, expected) in cases {
-            let error = parse_secret("mq", &secret(pairs), None).unwrap_err();
-            assert_eq!(error.reason(), *reason, "{pairs:?}");
-            assert!(error.to_string().contains(expected), "{error}");
-            assert!(!error.to_string().contains("s3cret"), "{error}");
-        }
-    }
-}
+mod tests;

@@ -47,7 +47,17 @@ pub(crate) fn valid() -> ValidCluster {
 /// The broker's address.
 pub(crate) fn access() -> BrokerAccess {
     let data = [("uri".to_owned(), ByteString(b"amqp://ada:secret@broker:5672/shop".to_vec()))];
-    parse_secret("rabbitmq", &Secret { data: Some(data.into()), ..Secret::default() }, None).unwrap()
+    parse_secret("rabbitmq", &Secret { data: Some(data.into()), ..Secret::default() }, None, false).unwrap()
+}
+
+/// Another user's way to the same broker, with TLS and a CA of its own.
+pub(crate) fn other_access() -> BrokerAccess {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new([]).unwrap().self_signed(&key).unwrap().pem();
+    let uri = "amqps://eve:secret@broker/shop?cacertfile=ca.crt";
+    let data = [("uri", uri), ("ca.crt", &ca)]
+        .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
+    parse_secret("rabbitmq", &Secret { data: Some(data.into()), ..Secret::default() }, None, false).unwrap()
 }
 
 /// A cluster that nothing was made of yet, with a broker that answers.

@@ -55,6 +55,7 @@ fn every_rule_compiles() {
 #[test]
 fn what_the_documentation_shows_is_accepted() {
     let storage = json!({"size": "10Gi", "storageClassName": "fast"});
+    let tls = json!({"caSecretRef": {"name": "ca"}, "clientCertSecretRef": {"name": "cert"}, "serverName": "mq.example"});
     let cases: &[&[Edit<'_>]] = &[
         &[],
         &[(&["metadata", "name"], json!("a"))],
@@ -64,6 +65,10 @@ fn what_the_documentation_shows_is_accepted() {
         &[(&["spec", "queueName"], json!("amqp"))],
         &[(&["spec", "queueType"], json!("quorum"))],
         &[(&["spec", "rabbitmq", "vhost"], json!("/"))],
+        &[(&["spec", "rabbitmq", "tls"], json!({}))],
+        &[(&["spec", "rabbitmq", "tls"], tls)],
+        &[(&["spec", "rabbitmq", "tls", "serverName"], json!("2001:db8::1"))],
+        &[(&["spec", "rabbitmq", "tls", "serverName"], json!("10.0.0.1"))],
         &[(&["spec", "heart", "replicas"], json!(1))],
         &[(&["spec", "heart", "replicas"], json!(5))],
         &[(&["spec", "nodes", "replicas"], json!(1))],
@@ -91,6 +96,15 @@ fn a_wrong_value_is_refused_with_its_field_and_what_is_allowed() {
         (&["spec", "rabbitmq", "secretRef"], json!({}), "\"name\" is a required property"),
         (&["spec", "rabbitmq", "secretRef", "name"], json!("A"), "/spec/rabbitmq/secretRef/name"),
         (&["spec", "rabbitmq", "vhost"], json!(""), "/spec/rabbitmq/vhost"),
+        (&["spec", "rabbitmq", "tls"], json!(true), "/spec/rabbitmq/tls"),
+        (&["spec", "rabbitmq", "tls", "caSecretRef"], json!({}), "\"name\" is a required property"),
+        (
+            &["spec", "rabbitmq", "tls", "clientCertSecretRef", "name"],
+            json!("A"),
+            "/spec/rabbitmq/tls/clientCert",
+        ),
+        (&["spec", "rabbitmq", "tls", "serverName"], json!(""), "/spec/rabbitmq/tls/serverName"),
+        (&["spec", "rabbitmq", "tls", "serverName"], json!("two words"), "/spec/rabbitmq/tls/serverName"),
         (&["spec", "exchange"], json!(""), "/spec/exchange"),
         (&["spec", "exchange"], json!("a b"), "/spec/exchange"),
         (&["spec", "exchange"], json!("x".repeat(201)), "/spec/exchange"),
@@ -153,6 +167,7 @@ fn what_holds_acknowledged_writes_cannot_be_changed() {
 fn everything_else_can_be_changed() {
     let changes: &[Edit<'_>] = &[
         (&["spec", "rabbitmq", "secretRef", "name"], json!("other")),
+        (&["spec", "rabbitmq", "tls"], json!({"caSecretRef": {"name": "ca"}})),
         (&["spec", "heart", "replicas"], json!(3)),
         (&["spec", "nodes", "replicas"], json!(5)),
         (&["spec", "nodes", "image"], json!("node:2")),

@@ -27,7 +27,7 @@ use crate::controller::build::workloads::{build_claim, build_heart, build_node};
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
 use crate::controller::validate::ValidCluster;
 use crate::names::Component;
-use crate::secret::{BrokerAccess, OWN_KEY};
+use crate::secret::BrokerAccess;
 
 /// The port of the HTTP interface.
 pub const HTTP_PORT: u16 = 8080;
@@ -39,7 +39,7 @@ pub const ADMIN_PORT: u16 = 9090;
 pub struct ClusterResources {
     /// Who the pods are.
     pub service_accounts: [ServiceAccount; 2],
-    /// The broker's address, as far as it is known.
+    /// The broker's address, as far as it is known, and the files that it names. No pod's template depends on it.
     pub amqp: Option<Secret>,
     /// `heart.yaml` and `node.yaml`.
     pub config: ConfigMap,
@@ -180,10 +180,10 @@ fn build_service_account(cluster: &ValidCluster, component: Component) -> Servic
 }
 
 fn build_amqp(cluster: &ValidCluster, access: &BrokerAccess) -> Secret {
-    let url = ByteString(access.secret_text().as_bytes().to_vec());
+    let files = access.files().into_iter().map(|(key, file)| (key, ByteString(file)));
     Secret {
         metadata: build_metadata(cluster, cluster.names.amqp()),
-        data: Some([(OWN_KEY.to_owned(), url)].into()),
+        data: Some(files.collect()),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }

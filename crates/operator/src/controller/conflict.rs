@@ -6,8 +6,9 @@ use kube::ResourceExt;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 
+use crate::controller::access::fetch_access_of;
 use crate::controller::error::ReconcileError;
-use crate::controller::observe::{Sources, fetch_access_of};
+use crate::controller::observe::Sources;
 use crate::secret::BrokerAccess;
 
 /// The older resource.
@@ -34,9 +35,9 @@ pub async fn find_conflict(
         }
         let rabbitmq = &other.spec.rabbitmq;
         let namespace = other.namespace().unwrap_or_default();
+        let (secret, vhost) = (&rabbitmq.secret_ref.name, rabbitmq.vhost.as_deref());
         let theirs =
-            fetch_access_of(sources.client, &namespace, &rabbitmq.secret_ref.name, rabbitmq.vhost.as_deref())
-                .await?;
+            fetch_access_of(sources.client, &namespace, secret, vhost, rabbitmq.tls.is_some()).await?;
         // One whose Secret says nothing is on no broker that could be compared.
         if theirs.is_ok_and(|theirs| theirs.identity() == access.identity()) {
             return Ok(Some(Conflict { with: format!("{namespace}/{}", other.name_any()), name }));

@@ -87,7 +87,7 @@ impl DesiredObject {
     pub fn new(kind: Kind, object: &impl Serialize) -> Result<Self, serde_json::Error> {
         let mut body = serde_json::to_value(object)?;
         // The hash of a Secret would say something of its content to those who may see its annotations only. Its
-        // content is compared anyway, and has no optional fields.
+        // content is compared anyway, and a key that it lacks now is one that its address no longer names.
         if kind != Kind::Secret {
             let hash = hash_text(&body.to_string());
             body["metadata"]["annotations"][APPLIED_ANNOTATION] = Value::String(hash);

@@ -7,20 +7,21 @@ use std::net::IpAddr;
 use broadcast_api::{BroadcastCluster, NodePhase};
 use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_service::amqp::Connection;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::core::{DynamicObject, TypeMeta};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::broker::{ObservedBroker, fetch_broker, fetch_history};
+use crate::controller::access::fetch_access;
 use crate::controller::conflict::find_conflict;
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::objects::{Kind, ObservedObjects};
 use crate::controller::validate::ValidCluster;
 use crate::heart::{HeartReport, fetch_heart_report};
 use crate::names::{Component, HISTORY_LABEL, component_of, node_id_of};
-use crate::secret::{BrokerAccess, SecretError, parse_secret};
+use crate::secret::{BrokerAccess, SecretError};
 
 /// What is known of a cluster at the beginning of a pass.
 #[derive(Debug, Clone)]
@@ -209,37 +210,6 @@ async fn fetch_broker_of(
         }
     }
     Ok((connection, found))
-}
-
-/// The address in the referenced Secret. When a namespace is deleted, its Secrets may go before what needs them: then
-/// the copy that was made for the pods, or what is remembered, still says where the broker objects are.
-async fn fetch_access(
-    cluster: &BroadcastCluster,
-    valid: &ValidCluster,
-    sources: &Sources<'_>,
-) -> Result<Result<BrokerAccess, SecretError>, ReconcileError> {
-    let fetch = |name, vhost| fetch_access_of(sources.client, &valid.namespace, name, vhost);
-    let access = fetch(&valid.secret, valid.vhost.as_deref()).await?;
-    if cluster.metadata.deletion_timestamp.is_none() || access.is_ok() {
-        return Ok(access);
-    }
-    let copy = fetch(&valid.names.amqp(), None).await?;
-    Ok(copy.ok().or_else(|| sources.last_access.clone()).map_or(access, Ok))
-}
-
-/// The address in a Secret.
-pub async fn fetch_access_of(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    vhost: Option<&str>,
-) -> Result<Result<BrokerAccess, SecretError>, ReconcileError> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets.get_opt(name).await.map_err(ReconcileError::kube(format!("get Secret {name}")))?;
-    Ok(match secret {
-        Some(secret) => parse_secret(name, &secret, vhost),
-        None => Err(SecretError::Missing(name.to_owned())),
-    })
 }
 
 async fn fetch_objects(client: &Client, valid: &ValidCluster) -> Result<ObservedObjects, ReconcileError> {

@@ -75,7 +75,8 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
         return Ok(Plan { steps: Vec::new(), members });
     }
     let mut members = decide_members(cluster, observed);
-    let resources = build_resources(cluster, &members.staying, usable_access(observed), &observed.objects)?;
+    let resources =
+        build_resources(cluster, &members.staying, usable_access(cluster, observed), &observed.objects)?;
     let objects = resources.into_ordered()?;
     members.outdated = find_outdated(cluster, observed, &objects);
     let backlogs = Backlogs::of(cluster, observed);
@@ -94,10 +95,15 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
     Ok(Plan { steps, members })
 }
 
-/// The address, unless the broker refuses it: pods that got in with the last one keep it.
-fn usable_access(observed: &Observed) -> Option<&BrokerAccess> {
-    let is_refused = matches!(&observed.broker, Err(Problem::Broker(error)) if error.needs_a_change());
-    observed.access.as_ref().ok().filter(|_| !is_refused)
+/// The address, once the broker lets the operator in: pods that got in with the last one keep it until then. Where
+/// there is no last one, it is enough that the broker does not refuse it.
+fn usable_access<'a>(cluster: &ValidCluster, observed: &'a Observed) -> Option<&'a BrokerAccess> {
+    let is_usable = match &observed.broker {
+        Ok(_) => true,
+        Err(Problem::Broker(error)) if error.needs_a_change() => false,
+        Err(_) => observed.object(Kind::Secret, &cluster.names.amqp()).is_none(),
+    };
+    observed.access.as_ref().ok().filter(|_| is_usable)
 }
 
 fn plan_topology(

@@ -5,10 +5,11 @@
 
 use broadcast_api::{
     BroadcastCluster, BroadcastClusterSpec, DeletionPolicy, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES,
-    QueueType, ResourcesSpec, StorageSpec,
+    QueueType, ResourcesSpec, StorageSpec, TlsSpec,
 };
 use broadcast_protocol::names::{BrokerNames, check_name};
 use broadcast_protocol::topology::{self, Topology};
+use broadcast_service::tls::is_server_name;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
@@ -53,6 +54,8 @@ pub struct ValidCluster {
     pub secret: String,
     /// The virtual host, where it is not the Secret's.
     pub vhost: Option<String>,
+    /// TLS to the broker.
+    pub tls: Option<TlsSpec>,
     /// Its hearts.
     pub heart: Workload,
     /// Its nodes.
@@ -124,6 +127,7 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
         backlog_bytes,
         secret: spec.rabbitmq.secret_ref.name.clone(),
         vhost: spec.rabbitmq.vhost.clone(),
+        tls: spec.rabbitmq.tls.clone(),
         heart: Workload {
             replicas: spec.heart.replicas,
             image: spec.heart.image.clone(),
@@ -163,6 +167,11 @@ fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
         if let Err(problem) = check_name(value) {
             problems.push(format!("{field}: {problem}"));
         }
+    }
+    let server_name = spec.rabbitmq.tls.as_ref().and_then(|tls| tls.server_name.as_ref());
+    if let Some(name) = server_name.filter(|name| !is_server_name(name)) {
+        problems
+            .push(format!("spec.rabbitmq.tls.serverName: {name:?} is neither a DNS name nor an IP address"));
     }
     for (field, replicas, most) in [
         ("spec.heart.replicas", spec.heart.replicas, MAX_HEARTS),
@@ -231,12 +240,21 @@ mod tests {
         cluster.metadata.name = Some("1".to_owned());
         cluster.spec.exchange = "amq.x".to_owned();
         cluster.spec.queue_name = String::new();
+        cluster.spec.rabbitmq.tls =
+            Some(TlsSpec { server_name: Some("a..b".to_owned()), ..TlsSpec::default() });
         cluster.spec.heart.replicas = 0;
         cluster.spec.nodes.replicas = 101;
         cluster.spec.backlog.max_bytes = "1".to_owned();
         let problems = validate(&cluster, &images()).unwrap_err().0;
-        let fields =
-            ["metadata.name", "spec.exchange", "spec.queueName", "spec.heart", "spec.nodes", "spec.backlog"];
+        let fields = [
+            "metadata.name",
+            "spec.exchange",
+            "spec.queueName",
+            "spec.rabbitmq.tls.serverName",
+            "spec.heart",
+            "spec.nodes",
+            "spec.backlog",
+        ];
         assert_eq!(problems.len(), fields.len(), "{problems:?}");
         for (problem, field) in problems.iter().zip(fields) {
             assert!(problem.starts_with(field), "{problem}");

@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
 use crate::controller::annotations::Annotations;
-use crate::testing::{access, ids, valid};
+use crate::testing::{access, ids, other_access, valid};
 
 fn resources(cluster: &ValidCluster) -> ClusterResources {
     build_resources(cluster, &ids([1, 3]), Some(&access()), &ObservedObjects::new()).unwrap()
@@ -97,11 +97,33 @@ fn files_that_hearts_and_nodes_get_are_files_that_they_take() {
 #[test]
 fn the_password_is_in_the_secret_and_nowhere_else() {
     let OrderedObjects { foundations, heart, nodes } = resources(&valid()).into_ordered().unwrap();
-    let access = access();
-    let encoded = serde_json::to_value(ByteString(access.secret_text().as_bytes().to_vec())).unwrap();
+    let url = access().files().remove("url").unwrap();
+    let (text, encoded) =
+        (String::from_utf8(url.clone()).unwrap(), serde_json::to_value(ByteString(url)).unwrap());
     for object in foundations.iter().chain([&heart]).chain(nodes.values().flatten()) {
-        assert!(!object.body.to_string().contains(access.secret_text()), "{object:?}");
+        assert!(!object.body.to_string().contains(&text), "{object:?}");
         assert_eq!(object.body["data"]["url"] == encoded, object.kind == Kind::Secret, "{object:?}");
+    }
+}
+
+#[test]
+fn credentials_and_tls_change_the_secret_and_no_pod() {
+    let build = |access: &BrokerAccess| {
+        build_resources(&valid(), &ids([1, 2]), Some(access), &ObservedObjects::new())
+            .unwrap()
+            .into_ordered()
+            .unwrap()
+    };
+    let (before, after) = (build(&access()), build(&other_access()));
+    assert_eq!((before.heart, before.nodes), (after.heart, after.nodes));
+    let changed: Vec<_> =
+        before.foundations.iter().zip(&after.foundations).filter(|(one, other)| one != other).collect();
+    let [(one, other)] = changed[..] else { panic!("{changed:?}") };
+    assert_eq!((one.kind, other.kind), (Kind::Secret, Kind::Secret));
+    // Each way round: what is not needed any more is no difference by itself, but the address names it no more.
+    for (wanted, found) in [(one, other), (other, one)] {
+        let found = ObservedObjects::from([((Kind::Secret, found.name.clone()), found.body.clone())]);
+        assert!(wanted.differs_from(&found));
     }
 }
 

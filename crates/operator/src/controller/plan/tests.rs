@@ -9,11 +9,11 @@ use broadcast_service::amqp::{AmqpError, QueueDepth};
 use serde_json::json;
 
 use super::*;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, ObservedBroker};
 use crate::controller::members::Refusal;
 use crate::controller::plan::tests::world::{World, is_declaration};
 use crate::secret::SecretError;
-use crate::testing::{ids, nothing, valid};
+use crate::testing::{ids, nothing, other_access, valid};
 
 fn sized(replicas: u32) -> ValidCluster {
     let mut cluster = valid();
@@ -170,14 +170,28 @@ fn a_deletion_waits_for_its_broker_until_it_is_overdue() {
 }
 
 #[test]
-fn an_address_that_the_broker_refuses_is_not_handed_to_pods() {
-    let refused = AmqpError::AccessRefused("no".to_owned());
-    let unreachable = AmqpError::Unreachable { address: "mq:5672".to_owned(), text: "gone".to_owned() };
-    for (source, handed) in [(refused, false), (unreachable, true)] {
-        let problem = Problem::Broker(BrokerError { object: "Secret rabbitmq".to_owned(), source });
-        let observed = Observed { broker: Err(problem), ..nothing() };
-        let steps = plan(&sized(1), &observed).unwrap().steps;
+fn pods_get_an_address_when_it_works_and_keep_the_last_one_until_then() {
+    let cluster = sized(1);
+    let mut settled = World::default();
+    settled.settle(&cluster, usize::MAX);
+    let failed = |source| Err(Problem::Broker(BrokerError { object: "Secret rabbitmq".to_owned(), source }));
+    let refused = || failed(AmqpError::AccessRefused("no".to_owned()));
+    let text = || "gone".to_owned();
+    let untrusted = || failed(AmqpError::Tls { address: "mq:5671".to_owned(), text: text() });
+    let away = || failed(AmqpError::Unreachable { address: "mq:5672".to_owned(), text: text() });
+    for (is_settled, broker, handed) in [
+        (false, refused(), false),
+        (false, untrusted(), false),
+        (false, away(), true),
+        (true, refused(), false),
+        (true, untrusted(), false),
+        (true, away(), false),
+        (true, Ok(ObservedBroker::default()), true),
+    ] {
+        let before = if is_settled { settled.observed(&cluster) } else { nothing() };
+        let observed = Observed { broker, access: Ok(other_access()), ..before };
+        let steps = plan(&cluster, &observed).unwrap().steps;
         let is_address = |step: &Step| matches!(step, Step::Apply(object) if object.kind == Kind::Secret);
-        assert_eq!(steps.iter().any(is_address), handed);
+        assert_eq!(steps.iter().any(is_address), handed, "{is_settled} {:?}", observed.broker);
     }
 }
