@@ -12,6 +12,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::authority::{Authority, Identity};
 use crate::client::wait_for;
 use crate::installation::Installation;
 use crate::processes::{Folder, Process, free_port};
@@ -37,6 +38,8 @@ pub struct Broker {
     _port_mapper: Process,
     installation: Installation,
     port: u16,
+    /// For TLS, of a broker that was given certificates.
+    tls_port: Option<u16>,
     distribution_port: u16,
     mapper_port: u16,
     folder: Folder,
@@ -71,10 +74,25 @@ impl Broker {
             _port_mapper: port_mapper,
             installation,
             port,
+            tls_port: None,
             distribution_port,
             mapper_port,
             folder,
         }
+    }
+
+    /// Starts a broker that speaks TLS at a port of its own too, with those whose certificate this CA has signed.
+    pub async fn start_with_tls(authority: &Authority, identity: &Identity) -> Self {
+        let mut broker = Self::prepare();
+        broker.tls_port = Some(free_port());
+        let Identity { certificate, key } = identity;
+        for (name, content) in
+            [("ca.crt", &authority.certificate), ("tls.crt", certificate), ("tls.key", key)]
+        {
+            broker.folder.write(name, content);
+        }
+        broker.restart().await;
+        broker
     }
 
     /// A broker that tests of one program use together, each under names of its own. It ends with its last user.
@@ -92,6 +110,16 @@ impl Broker {
     /// The value of `AMQP_URL`.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// `127.0.0.1:PORT`, where it speaks TLS.
+    pub fn tls_address(&self) -> String {
+        format!("127.0.0.1:{}", self.tls_port.expect("the broker has certificates"))
+    }
+
+    /// `127.0.0.1:PORT`, where it does not.
+    pub fn plain_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Kills the broker (SIGKILL): what it had not written is lost.
@@ -142,7 +170,11 @@ impl Broker {
             path
         };
         // A full disk is nothing that these tests are about.
-        let config = format!("listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 1MB\n", self.port);
+        let mut config =
+            format!("listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 1MB\n", self.port);
+        if let Some(port) = self.tls_port {
+            config += &self.build_tls_config(port);
+        }
         self.folder.write("rabbitmq.conf", &config);
         command
             .env("HOME", folder("home"))
@@ -160,6 +192,17 @@ impl Broker {
             // The script becomes the server instead of staying its parent: the process that is killed is the server.
             .env("RUNNING_UNDER_SYSTEMD", "true");
         command
+    }
+
+    fn build_tls_config(&self, port: u16) -> String {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        format!(
+            "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n",
+            path("ca.crt"),
+            path("tls.crt"),
+            path("tls.key"),
+        )
     }
 
     /// Connects for what a test does by hand.

@@ -3,6 +3,7 @@
 // A harness fails a test the way a test fails: by panicking with what it saw.
 #![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::panic, clippy::unwrap_used)]
 
+pub mod authority;
 pub mod broker;
 pub mod chaos;
 pub mod client;
@@ -12,6 +13,7 @@ pub mod dice;
 pub mod history;
 pub mod installation;
 pub mod load;
+pub mod mount;
 pub mod oracle;
 pub mod processes;
 pub mod proxy;

@@ -42,6 +42,8 @@ pub struct Cluster {
     pub has_peers: bool,
     /// Whom a node asks before its peers.
     pub first_peers: Vec<String>,
+    /// A file with the broker's address, which the processes read instead of being told.
+    pub url_file: Option<PathBuf>,
     names: BrokerNames,
     amqp_url: Url,
     common: String,
@@ -98,6 +100,7 @@ impl Cluster {
             node_settings: String::new(),
             has_peers: true,
             first_peers: Vec::new(),
+            url_file: None,
             names: BrokerNames::new(&*exchange, &*name),
             amqp_url: Url::parse(amqp_url).unwrap(),
             common: format!("exchange: {exchange}\nqueue_name: {name}\n"),
@@ -186,7 +189,10 @@ impl Cluster {
         }
         let mut command = Command::new(program(kind));
         command.arg("--config").arg(config).current_dir(self.folder.path());
-        command.env("AMQP_URL", amqp_url.as_str());
+        match &self.url_file {
+            Some(file) => command.env("AMQP_URL_FILE", file),
+            None => command.env("AMQP_URL", amqp_url.as_str()),
+        };
         Process::start(&member.name, &mut command, &self.folder.join(format!("{}.log", member.name)))
     }
 

@@ -15,4 +15,5 @@ mod loss;
 mod messages;
 mod repair;
 mod seed;
+mod tls;
 mod writes;
