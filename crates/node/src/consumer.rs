@@ -5,7 +5,8 @@
 //!   the database each time: what it believed of unproven messages ends with the deliveries that it was told by.
 //! - A database that fails gets everything back to the broker and no session until it can be written to again: no
 //!   hot loop of redeliveries. The delay shrinks only once a transaction succeeded.
-//! - Rows that are not to be trusted end the session, not reading: the database is rebuilt, then consuming goes on.
+//! - Rows that are not to be trusted, or not wanted any more, end the session, not reading: the database is rebuilt, then
+//!   consuming goes on.
 //! - What a node cannot go on from by itself (a newer version's message) ends consuming, not reading.
 
 use std::convert::Infallible;
@@ -92,6 +93,7 @@ impl QueueConsumer {
                 End::Diverged(divergence) => {
                     self.rebuild(&divergence, &mut delays.rebuild, &shutdown).await?
                 }
+                End::Asked(request) => self.rebuild_as_asked(request, &shutdown).await?,
                 End::StoreFailed(error) => self.wait_for_store(error, &mut delays, &shutdown).await?,
                 End::Lost(error) => {
                     tracing::warn!(%error, reason = error.reason(), "not connected to the broker");
@@ -99,8 +101,8 @@ impl QueueConsumer {
                     let rebuilds = self.status.borrow().rebuilds;
                     tokio::select! {
                         () = shutdown.cancelled() => false,
-                        divergence = findings.next(rebuilds) => {
-                            end = End::Diverged(divergence);
+                        found = findings.next(rebuilds) => {
+                            end = found.into();
                             continue;
                         }
                         () = tokio::time::sleep(delays.lost.next_delay()) => true,

@@ -3,6 +3,7 @@
 //! A read is answered whether or not the node is ready, with the position that it is of; `at_least` makes it wait for
 //! one. Values are returned byte for byte as they were written.
 
+mod rebuild;
 mod snapshot;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use broadcast_protocol::chain::ChainHash;
 use broadcast_protocol::digest::Digest;
@@ -23,11 +24,13 @@ use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{ApiError, StrictQuery, check_number, parse_duration, with_json_fallbacks};
 use broadcast_service::log::{LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::rebuild::answer_rebuild;
 use self::snapshot::{SnapshotDesk, answer_snapshot};
 use crate::divergence::Divergence;
+use crate::scrub::Finding;
 use crate::status::Status;
 use crate::store::{CollectionCount, ListPage, ReadError, Readers};
 
@@ -64,13 +67,20 @@ pub(crate) struct Api {
     pub(crate) recomputing: Arc<Semaphore>,
     /// Who may take a snapshot.
     pub(crate) snapshots: SnapshotDesk,
+    /// Where to ask for another database.
+    pub(crate) wishes: mpsc::Sender<Finding>,
 }
 
 impl Api {
     /// Nothing is being recomputed yet.
-    pub(crate) fn new(node: NodeId, status: watch::Receiver<Status>, readers: Readers) -> Self {
+    pub(crate) fn new(
+        node: NodeId,
+        status: watch::Receiver<Status>,
+        readers: Readers,
+        wishes: mpsc::Sender<Finding>,
+    ) -> Self {
         let (recomputing, snapshots) = (Arc::new(Semaphore::new(1)), SnapshotDesk::default());
-        Self { node, status, readers, recomputing, snapshots }
+        Self { node, status, readers, recomputing, snapshots, wishes }
     }
 
     /// Peers get nothing of what is known to be wrong.
@@ -97,6 +107,7 @@ pub(crate) fn api_router(api: Api) -> Router {
         .route("/v1/collections", get(answer_collections))
         .route("/v1/status", get(answer_status))
         .route("/v1/digest", get(answer_digest))
+        .route("/v1/rebuild", post(answer_rebuild))
         .route("/v1/log", get(answer_log))
         .route("/v1/snapshot", get(answer_snapshot));
     with_json_fallbacks(router).with_state(api)
@@ -116,6 +127,8 @@ struct ListQuery {
     prefix: String,
     after: Option<String>,
     limit: Option<usize>,
+    at_least: Option<u64>,
+    timeout: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -135,16 +148,8 @@ async fn answer_document(
     StrictQuery(query): StrictQuery<DocumentQuery>,
 ) -> Result<Response, ApiError> {
     let Path((collection, key)) = path.map_err(|rejection| refuse_path(&rejection))?;
-    let timeout = match &query.timeout {
-        None => DEFAULT_TIMEOUT,
-        Some(text) => parse_duration(text, LONGEST_TIMEOUT)
-            .map_err(|problem| ApiError::bad_request("invalid_query", format!("timeout: {problem}")))?,
-    };
-    if let Some(at_least) = query.at_least {
-        check_number("at_least", at_least)?;
-        if let Err(behind) = wait_for(api.status.clone(), at_least, timeout).await {
-            return Ok(behind);
-        }
+    if let Err(behind) = wait_as_asked(&api, query.at_least, query.timeout.as_deref()).await? {
+        return Ok(behind);
     }
     let name = format!("{collection}/{key}");
     let read = api.readers.read(move |reader| Ok((reader.document(&collection, &key)?, reader.last()?)));
@@ -162,7 +167,22 @@ async fn answer_document(
     Ok((headers, document.value).into_response())
 }
 
-/// Waits until a position is applied.
+/// Waits until the position is applied that a read asks for, if it does; the inner error is the answer to one that is not.
+async fn wait_as_asked(
+    api: &Api,
+    at_least: Option<u64>,
+    timeout: Option<&str>,
+) -> Result<Result<(), Response>, ApiError> {
+    let timeout = match timeout {
+        None => DEFAULT_TIMEOUT,
+        Some(text) => parse_duration(text, LONGEST_TIMEOUT)
+            .map_err(|problem| ApiError::bad_request("invalid_query", format!("timeout: {problem}")))?,
+    };
+    let Some(at_least) = at_least else { return Ok(Ok(())) };
+    check_number("at_least", at_least)?;
+    Ok(wait_for(api.status.clone(), at_least, timeout).await)
+}
+
 async fn wait_for(
     mut status: watch::Receiver<Status>,
     at_least: u64,
@@ -184,16 +204,19 @@ async fn answer_list(
     State(api): State<Api>,
     path: Result<Path<String>, PathRejection>,
     StrictQuery(query): StrictQuery<ListQuery>,
-) -> Result<Json<ListPage>, ApiError> {
+) -> Result<Response, ApiError> {
     let Path(collection) = path.map_err(|rejection| refuse_path(&rejection))?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         let message = format!("limit: {limit}; 1 to {MAX_LIMIT} are allowed");
         return Err(ApiError::bad_request("invalid_query", message));
     }
-    let ListQuery { prefix, after, .. } = query;
+    let ListQuery { prefix, after, at_least, timeout, .. } = query;
+    if let Err(behind) = wait_as_asked(&api, at_least, timeout.as_deref()).await? {
+        return Ok(behind);
+    }
     let read = api.readers.read(move |reader| reader.list(&collection, &prefix, after.as_deref(), limit));
-    read.await.map(Json).map_err(refuse_read)
+    read.await.map(|page| Json::<ListPage>(page).into_response()).map_err(refuse_read)
 }
 
 #[derive(Serialize)]

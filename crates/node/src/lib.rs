@@ -113,7 +113,8 @@ pub(crate) async fn run(
 
     // After the database: to be refused is better than to wait for an answer that does not come.
     let http = listen("http", config.http).await?;
-    let api = Api::new(node, watched.clone(), store.readers());
+    let (found, findings) = Findings::channel();
+    let api = Api::new(node, watched.clone(), store.readers(), found.clone());
     let reporter = Reporter {
         broker: broker.clone(),
         cluster: config.cluster.clone(),
@@ -122,7 +123,6 @@ pub(crate) async fn run(
         status: watched.clone(),
         readers: store.readers(),
     };
-    let (found, findings) = Findings::channel();
     let scrubber = Scrubber {
         interval: Duration::from_secs(config.scrub_interval_seconds),
         readers: store.readers(),

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::{Api, api_router};
 use crate::repair::{PeerSnapshot, Peers, Wanted};
+use crate::scrub::Findings;
 use crate::status::Status;
 use crate::store::{InstallError, Store, StoreError};
 
@@ -61,7 +62,7 @@ pub async fn donate(
 ) -> Result<(), MeasureError> {
     let store = Store::open(directory, CLUSTER, LOG_BYTES)?;
     let (_, status) = watch::channel(Status::starting(store.committed()?, unix_milliseconds()));
-    let api = Api::new(NodeId::new(1).ok_or("1 is an id")?, status, store.readers());
+    let api = Api::new(NodeId::new(1).ok_or("1 is an id")?, status, store.readers(), Findings::channel().0);
     Ok(serve(listener, api_router(api), shutdown, Duration::ZERO).await?)
 }
 

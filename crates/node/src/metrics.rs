@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::divergence::Divergence;
+use crate::rebuild::ASKED;
 use crate::status::Status;
 
 /// Why a message was not applied when it was delivered.
@@ -96,7 +97,7 @@ impl Metrics {
         for reason in ["malformed", "failed", "stale", "duplicate"] {
             metrics.count_rejected(reason, 0);
         }
-        for reason in Divergence::REASONS {
+        for reason in Divergence::REASONS.into_iter().chain([ASKED]) {
             metrics.count_rebuild(reason, 0);
         }
         metrics
@@ -124,7 +125,7 @@ impl Metrics {
         registry.register("repairs", "Gaps that were met", metrics.repairs);
         registry.register(
             "rebuilds",
-            "Databases that were put aside to be rebuilt from a peer's: history, rows_differ, changed, damaged",
+            "Databases that were put aside to be rebuilt from a peer's: history, given_up, rows_differ, changed, damaged, asked",
             metrics.rebuilds,
         );
         registry.register(
@@ -148,7 +149,7 @@ impl Metrics {
         registry.register("broker_sessions", "Sessions with the broker", metrics.sessions);
     }
 
-    /// Counts databases that were put aside; the reasons are [`Divergence::REASONS`].
+    /// Counts databases that were put aside; the reasons are [`Divergence::REASONS`] and [`ASKED`].
     pub(crate) fn count_rebuild(&self, reason: &'static str, by: u64) {
         self.rebuilds.get_or_create(&Rebuilt { reason }).inc_by(by);
     }

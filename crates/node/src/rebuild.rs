@@ -1,9 +1,12 @@
 //! Whole databases from peers: in the place of what no log can continue, and of what is not to be trusted.
 //!
 //! - A snapshot replaces everything in one transaction, or nothing.
+//! - A database that somebody wants rebuilt is put aside only once a peer's stands beside it, whole ([`request`]).
 //! - A database that is not to be trusted is put aside only once a peer has begun to send another that is as far. Until
 //!   then it is read from, and its log may be the only one that has what the peers miss.
 //! - This node tries for ever, ever less often, and says whom it asked and what they answered.
+
+mod request;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +17,8 @@ use broadcast_protocol::report::NodeState;
 use broadcast_service::backoff::Backoff;
 use broadcast_service::clock::unix_milliseconds;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use request::{ASKED, RebuildRequest, Rebuilt};
 
 use crate::consumer::QueueConsumer;
 use crate::divergence::Divergence;
@@ -52,6 +57,15 @@ impl RebuildPace {
     }
 }
 
+/// Where a snapshot becomes a database.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In the one that is there.
+    Here,
+    /// Beside it, to take its place.
+    Beside,
+}
+
 impl QueueConsumer {
     /// Replaces the database with the first peer's snapshot that is wanted; but for some, which are not
     /// asked.
@@ -60,7 +74,7 @@ impl QueueConsumer {
         wanted: Wanted,
         but_for: Vec<(String, PeerError)>,
     ) -> Result<Committed, RebuildError> {
-        self.peers.install_snapshot(wanted, but_for, |snapshot| self.install(snapshot)).await
+        self.peers.install_snapshot(wanted, but_for, |snapshot| self.install(snapshot, Place::Here)).await
     }
 
     /// Puts the database aside and installs a peer's in its place. False when the shutdown came first.
@@ -121,7 +135,7 @@ impl QueueConsumer {
             if !is_aside.load(Ordering::Relaxed) {
                 self.put_aside(divergence, is_aside).await?;
             }
-            self.install(snapshot).await
+            self.install(snapshot, Place::Here).await
         };
         self.peers.install_snapshot(wanted, Vec::new(), install).await
     }
@@ -133,19 +147,28 @@ impl QueueConsumer {
     ) -> Result<Committed, StoreError> {
         let empty = self.writer.quarantine().await?;
         is_aside.store(true, Ordering::Relaxed);
-        self.metrics.count_rebuild(divergence.as_str(), 1);
+        self.count_rebuild(divergence.as_str());
         self.show_replaced(empty);
-        self.status.send_modify(|status| status.rebuilds += 1);
         Ok(empty)
     }
 
-    async fn install(&self, snapshot: PeerSnapshot) -> Result<Committed, InstallError> {
+    fn count_rebuild(&self, reason: &'static str) {
+        self.metrics.count_rebuild(reason, 1);
+        self.status.send_modify(|status| status.rebuilds += 1);
+    }
+
+    async fn install(&self, snapshot: PeerSnapshot, place: Place) -> Result<Committed, InstallError> {
         self.show_reason(format!(
             "installing a snapshot from {}: {} rows",
             snapshot.peer, snapshot.header.rows
         ));
         let started = Instant::now();
-        match self.writer.install(snapshot.into_source()).await {
+        let source = snapshot.into_source();
+        let installed = match place {
+            Place::Here => self.writer.install(source).await,
+            Place::Beside => self.writer.replace(source).await,
+        };
+        match installed {
             Ok(committed) => {
                 self.metrics.snapshots_installed.inc();
                 self.metrics.snapshot_seconds.observe(started.elapsed().as_secs_f64());

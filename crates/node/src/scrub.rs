@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::divergence::Divergence;
 use crate::metrics::Metrics;
+use crate::rebuild::RebuildRequest;
 use crate::status::Status;
 use crate::store::{ReadError, Readers, Scrub};
 
@@ -28,12 +29,36 @@ pub(crate) struct Scrubber {
     pub(crate) found: mpsc::Sender<Finding>,
 }
 
-/// A scrub's result.
+/// Something that ends consuming until the database is another.
 #[derive(Debug)]
 pub(crate) struct Finding {
-    divergence: Divergence,
+    what: Found,
     /// How often the database had been rebuilt: a finding is of one database only.
     rebuilds: u64,
+}
+
+/// What is to be done about the database.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Its rows are not to be trusted.
+    Diverged(Divergence),
+    /// Somebody wants a peer's.
+    Asked(RebuildRequest),
+}
+
+impl Finding {
+    /// Of the database that was rebuilt so often.
+    pub(crate) fn new(what: Found, rebuilds: u64) -> Self {
+        Self { what, rebuilds }
+    }
+
+    fn is_of(&self, rebuilds: u64) -> bool {
+        let is_wanted = match &self.what {
+            Found::Diverged(_) => true,
+            Found::Asked(request) => request.is_wanted(),
+        };
+        is_wanted && self.rebuilds == rebuilds
+    }
 }
 
 /// Where the consumer gets the findings.
@@ -48,12 +73,12 @@ impl Findings {
     }
 
     /// The next finding of the database that was rebuilt so often. Cancel safe.
-    pub(crate) async fn next(&mut self, rebuilds: u64) -> Divergence {
+    pub(crate) async fn next(&mut self, rebuilds: u64) -> Found {
         loop {
             match self.0.recv().await {
-                Some(finding) if finding.rebuilds == rebuilds => return finding.divergence,
+                Some(finding) if finding.is_of(rebuilds) => return finding.what,
                 Some(_) => {}
-                // The scrubber has ended, so the process is about to.
+                // Scrubber and interface have ended, so the process is about to.
                 None => std::future::pending().await,
             }
         }
@@ -92,7 +117,7 @@ impl Scrubber {
         });
         if let Some(divergence) = self.judge(read.await, started) {
             // An error is a consumer that has ended, and so has the process.
-            let _ = self.found.send(Finding { divergence, rebuilds }).await;
+            let _ = self.found.send(Finding::new(Found::Diverged(divergence), rebuilds)).await;
         }
     }
 
@@ -177,7 +202,8 @@ mod tests {
         scrubbed.wait_for_scrubs(2).await;
         assert!(scrubbed.findings.0.try_recv().is_err(), "nothing is wrong");
         scrubbed.change_a_row();
-        let divergence = tokio::time::timeout(DEADLINE, scrubbed.findings.next(0)).await.unwrap();
+        let found = tokio::time::timeout(DEADLINE, scrubbed.findings.next(0)).await.unwrap();
+        let Found::Diverged(divergence) = found else { panic!("{found:?}") };
         assert_eq!(divergence.as_str(), "changed", "{divergence}");
         assert!(divergence.to_string().contains("at 3 there are 3 with digest"), "{divergence}");
         scrubbed.shutdown.cancel();
@@ -186,13 +212,18 @@ mod tests {
     #[tokio::test]
     async fn what_was_found_in_a_database_that_was_put_aside_since_is_forgotten() {
         let (found, mut findings) = Findings::channel();
-        let damaged = |text: &str| Divergence::Damaged(text.to_owned());
+        let damaged = |text: &str| Found::Diverged(Divergence::Damaged(text.to_owned()));
+        let (asked, _answer) = RebuildRequest::new();
+        let (given_up, answer) = RebuildRequest::new();
+        drop(answer);
+        let sent =
+            [(damaged("old"), 0), (Found::Asked(asked), 0), (Found::Asked(given_up), 1), (damaged("new"), 1)];
         tokio::spawn(async move {
-            for (text, rebuilds) in [("old", 0), ("new", 1)] {
-                found.send(Finding { divergence: damaged(text), rebuilds }).await.unwrap();
+            for (what, rebuilds) in sent {
+                found.send(Finding::new(what, rebuilds)).await.unwrap();
             }
         });
         let next = tokio::time::timeout(DEADLINE, findings.next(1)).await.unwrap();
-        assert_eq!(next, damaged("new"));
+        assert!(matches!(&next, Found::Diverged(Divergence::Damaged(text)) if text == "new"), "{next:?}");
     }
 }

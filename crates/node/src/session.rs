@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 use self::batch::Batch;
 use crate::consumer::QueueConsumer;
 use crate::divergence::Divergence;
+use crate::rebuild::RebuildRequest;
 use crate::repair::{NoHelp, RebuildError, Wanted};
-use crate::scrub::Findings;
+use crate::scrub::{Findings, Found};
 use crate::status::Lag;
 use crate::store::StoreError;
 
@@ -55,6 +56,8 @@ pub(crate) enum End {
     StoreFailed(StoreError),
     /// The rows are not to be trusted.
     Diverged(Divergence),
+    /// Somebody wants a peer's rows in the place of these.
+    Asked(RebuildRequest),
     /// A newer node has to go on.
     Halted(Halt),
 }
@@ -62,6 +65,15 @@ pub(crate) enum End {
 impl From<AmqpError> for End {
     fn from(error: AmqpError) -> Self {
         Self::Lost(error)
+    }
+}
+
+impl From<Found> for End {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Diverged(divergence) => Self::Diverged(divergence),
+            Found::Asked(request) => Self::Asked(request),
+        }
     }
 }
 
@@ -108,7 +120,7 @@ pub(crate) struct Session<'a> {
 enum Event {
     Delivery(Result<Delivery, AmqpError>),
     Fetched(Result<Vec<WriteMessage>, NoHelp>),
-    Found(Divergence),
+    Found(Found),
     Drained,
     Silence,
     Stop,
@@ -149,7 +161,7 @@ impl<'a> Session<'a> {
             self.plan_repair();
             let handled = match self.next_event(shutdown).await {
                 Event::Stop => return End::Stopped,
-                Event::Found(divergence) => return End::Diverged(divergence),
+                Event::Found(found) => return found.into(),
                 Event::Drained => {
                     self.store_works = true;
                     self.node.status.send_modify(|status| status.lag = Lag::Current);
@@ -180,7 +192,7 @@ impl<'a> Session<'a> {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Event::Stop,
-            divergence = findings.next(rebuilds) => Event::Found(divergence),
+            found = findings.next(rebuilds) => Event::Found(found),
             fetched = fetched => {
                 self.fetch = None;
                 Event::Fetched(fetched)

@@ -88,6 +88,8 @@ pub(crate) struct Status {
     pub(crate) state: NodeState,
     /// Why its rows are not to be trusted.
     pub(crate) divergence: Option<Divergence>,
+    /// Whether its database is about to be replaced by a peer's.
+    pub(crate) rebuilding: bool,
     /// Why it is not ready, or not connected.
     pub(crate) reason: Option<String>,
     /// How current it is.
@@ -123,6 +125,7 @@ impl Status {
             attached: false,
             state: NodeState::Bootstrapping,
             divergence: None,
+            rebuilding: false,
             reason: Some("not connected to the broker yet".to_owned()),
             lag: Lag::Behind { since },
             lag_writes: 0,

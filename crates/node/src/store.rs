@@ -8,7 +8,8 @@
 //! - One process writes. Opening a file ends the writing of whoever had it open, at its next transaction.
 //! - The file of another cluster, of a newer version or of another program is refused, not touched.
 //! - A peer's snapshot replaces everything or nothing ([`Store::install`]); a database that is not to be trusted is put
-//!   aside, not overwritten ([`Store::quarantine`]).
+//!   aside, not overwritten ([`Store::quarantine`]), and one that somebody wants replaced is so only once another is there
+//!   ([`Store::replace`]).
 //!
 //! `documents` is an interface that people query; everything internal is in tables that start with `_broadcast_`.
 
@@ -16,6 +17,7 @@ mod apply;
 mod install;
 mod quarantine;
 mod read;
+mod replace;
 mod schema;
 mod snapshot;
 mod waiting;
@@ -183,6 +185,7 @@ impl Store {
         std::fs::create_dir_all(directory)
             .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(FILE_NAME);
+        replace::finish_replacement(&path)?;
         let (connection, incarnation) = open_for_writing(&path, cluster)?;
         let (readers, cluster) = (Readers::new(path.clone()), cluster.to_owned());
         Ok(Self { connection, readers, path, cluster, log_bytes, incarnation })
@@ -199,6 +202,7 @@ impl Store {
     /// gone is made anew, empty.
     pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
         if !self.path.exists() {
+            replace::finish_replacement(&self.path)?;
             self.reopen()?;
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

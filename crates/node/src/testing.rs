@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::http::{Api, api_router};
 use crate::metrics::Metrics;
 use crate::repair::Peers;
+use crate::scrub::Findings;
 use crate::status::Status;
 use crate::store::{AppliedBatch, Committed, Store, StoreError};
 
@@ -94,7 +95,7 @@ impl Peer {
         let store = Store::open(directory.path(), CLUSTER, 0).unwrap();
         let committed = store.committed().unwrap();
         let (_, status) = watch::channel(Status::starting(committed, unix_milliseconds()));
-        let api = Api::new(NodeId::new(9).unwrap(), status, store.readers());
+        let api = Api::new(NodeId::new(9).unwrap(), status, store.readers(), Findings::channel().0);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async { axum::serve(listener, api_router(api)).await });
@@ -106,7 +107,12 @@ impl Peer {
     /// Lets it apply more.
     pub(crate) fn apply(&mut self, writes: u64) {
         let messages = self.history.puts(writes);
-        self.committed = self.store.apply(&messages).unwrap().committed;
+        self.apply_messages(&messages);
+    }
+
+    /// Lets it apply these.
+    pub(crate) fn apply_messages(&mut self, messages: &[WriteMessage]) {
+        self.committed = self.store.apply(messages).unwrap().committed;
     }
 }
 

@@ -40,6 +40,14 @@ impl Writer {
         self.run(move |store| store.install(snapshot)).await
     }
 
+    /// Puts the database aside, once a snapshot that is at least as far has become another.
+    pub(crate) async fn replace(
+        &self,
+        snapshot: impl Read + Send + 'static,
+    ) -> Result<Committed, InstallError> {
+        self.run(move |store| store.replace(snapshot)).await
+    }
+
     /// Puts the database aside and begins with an empty one.
     pub(crate) async fn quarantine(&self) -> Result<Committed, StoreError> {
         self.run(|store| {

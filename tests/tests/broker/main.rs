@@ -13,6 +13,7 @@ mod heart_log;
 mod hearts;
 mod loss;
 mod messages;
+mod rebuild;
 mod repair;
 mod seed;
 mod tls;

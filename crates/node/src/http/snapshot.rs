@@ -49,6 +49,11 @@ pub(super) async fn answer_snapshot(
     StrictQuery(NoQuery {}): StrictQuery<NoQuery>,
 ) -> Result<Response, ApiError> {
     api.refuse_if_diverged(|_| true)?;
+    if api.status.borrow().rebuilding {
+        // It asks all its peers, and one of them is itself.
+        let message = "this node is being rebuilt; ask another node, or again later";
+        return Err(ApiError::unavailable("rebuilding", message, RETRY));
+    }
     let mut chunks = api.snapshots.start(api.readers)?;
     // The first one says whether the database can be read at all.
     let Some(first) = chunks.next().await.map_err(refuse_start)? else {

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::*;
+use crate::rebuild::Rebuilt;
+use crate::scrub::{Findings, Found};
 use crate::store::Store;
 use crate::testing::{CLUSTER, History, put};
 
@@ -17,6 +19,7 @@ struct Node {
     history: History,
     status: watch::Sender<Status>,
     recomputing: Arc<Semaphore>,
+    findings: Findings,
     router: Router,
 }
 
@@ -46,9 +49,10 @@ impl Node {
         let store = Store::open(directory.path(), CLUSTER, 1 << 20).unwrap();
         let (status, watched) =
             watch::channel(Status::starting(store.committed().unwrap(), unix_milliseconds()));
-        let api = Api::new(NodeId::new(7).unwrap(), watched, store.readers());
-        let recomputing = Arc::clone(&api.recomputing);
-        Self { directory, store, history: History::default(), status, recomputing, router: api_router(api) }
+        let (wishes, findings) = Findings::channel();
+        let api = Api::new(NodeId::new(7).unwrap(), watched, store.readers(), wishes);
+        let (recomputing, history) = (Arc::clone(&api.recomputing), History::default());
+        Self { directory, store, history, status, recomputing, findings, router: api_router(api) }
     }
 
     fn apply(&mut self, writes: &[String]) {
@@ -57,7 +61,11 @@ impl Node {
     }
 
     async fn get(&self, path: &str) -> Answer {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.ask(Request::get(path)).await
+    }
+
+    async fn ask(&self, request: axum::http::request::Builder) -> Answer {
+        let request = request.body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = to_bytes(response.into_body(), 1 << 26).await.unwrap().to_vec();
@@ -96,6 +104,9 @@ async fn a_read_waits_for_the_position_that_it_asks_for() {
     node.apply(&[put("c", "k", "2")]);
     let body = to_bytes(waiting.await.unwrap().unwrap().into_body(), 100).await.unwrap();
     assert_eq!(body, "2");
+    let answer = node.get("/v1/collections/c?at_least=3&timeout=20ms").await;
+    assert_eq!(answer.code(), (504, json!("behind")));
+    assert_eq!(node.get("/v1/collections/c?at_least=2").await.json()["position"], 2);
 }
 
 #[tokio::test]
@@ -222,6 +233,7 @@ async fn what_is_not_allowed_is_refused_in_one_shape() {
         ("/v1/collections/c?limit=0", 400, "invalid_query", "1 to 1000"),
         ("/v1/collections/c?limit=1001", 400, "invalid_query", "1 to 1000"),
         ("/v1/collections/c?x=1", 400, "invalid_query", "unknown field `x`"),
+        ("/v1/collections/c?timeout=5", 400, "invalid_query", "5s, 500ms"),
         ("/v1/collections?x=1", 400, "invalid_query", "unknown field `x`"),
         ("/v1/status?x=1", 400, "invalid_query", "unknown field `x`"),
         ("/v1/digest?recompute=maybe", 400, "invalid_query", "recompute"),
@@ -264,4 +276,40 @@ async fn a_diverged_node_answers_reads_and_gives_its_peers_nothing_that_is_known
         assert_eq!(node.get("/v1/log?after=0").await.status.as_u16(), log);
         assert_eq!(node.get("/v1/snapshot").await.code(), snapshot);
     }
+}
+
+#[tokio::test]
+async fn a_wish_to_be_rebuilt_is_answered_by_whoever_rebuilds_and_refused_where_that_is_no_use() {
+    let mut node = Node::new();
+    let ask = async |node: &Node| node.ask(Request::post("/v1/rebuild")).await;
+    assert_eq!(ask(&node).await.code(), (409, json!("not_rebuilt")), "there is nothing yet");
+    node.apply(&[put("c", "k", "1")]);
+    for (answer, expected) in [
+        (Some(Ok(Rebuilt { position: 1, rows: 1, digest: Digest::default() })), (200, json!(null))),
+        (Some(Err("no peer has 1".to_owned())), (409, json!("not_rebuilt"))),
+        (None, (503, json!("stopping"))),
+    ] {
+        let router = node.router.clone();
+        let asking = tokio::spawn(router.oneshot(Request::post("/v1/rebuild").body(Body::empty()).unwrap()));
+        let Found::Asked(request) = node.findings.next(0).await else { panic!("another finding") };
+        assert!(request.is_wanted());
+        match answer {
+            Some(answer) => request.answer(answer),
+            None => drop(request),
+        }
+        let response = asking.await.unwrap().unwrap();
+        let status = response.status().as_u16();
+        let body: Value =
+            serde_json::from_slice(&to_bytes(response.into_body(), 1 << 20).await.unwrap()).unwrap();
+        assert_eq!((status, body["error"]["code"].clone()), expected, "{body}");
+        let is_told = if status == 200 { body["node"] == 7 } else { body["error"]["message"].is_string() };
+        assert!(is_told, "{body}");
+    }
+    for (state, rebuilding) in
+        [(NodeState::Diverged, false), (NodeState::Failing, false), (NodeState::Ready, true)]
+    {
+        node.status.send_modify(|status| (status.state, status.rebuilding) = (state, rebuilding));
+        assert_eq!(ask(&node).await.code(), (409, json!("not_rebuilt")), "{state:?} {rebuilding}");
+    }
+    assert_eq!(node.get("/v1/snapshot").await.code(), (503, json!("rebuilding")), "a peer may be itself");
 }

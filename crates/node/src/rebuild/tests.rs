@@ -14,18 +14,18 @@ use crate::store::{FILE_NAME, Store};
 use crate::testing::{CLUSTER, History, Peer, metrics, peers};
 use crate::writer::Writer;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A node that has applied three writes of this history.
-struct Node {
+pub(super) struct Node {
     directory: TempDir,
-    consumer: QueueConsumer,
-    status: watch::Receiver<Status>,
-    shutdown: CancellationToken,
+    pub(super) consumer: QueueConsumer,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) shutdown: CancellationToken,
 }
 
 impl Node {
-    fn new(history: &mut History, urls: &[&str]) -> Self {
+    pub(super) fn new(history: &mut History, urls: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let mut store = Store::open(directory.path(), CLUSTER, 0).unwrap();
         let committed = store.apply(&history.puts(3)).unwrap().committed;
@@ -45,7 +45,7 @@ impl Node {
         Self { directory, consumer, status: watched, shutdown: CancellationToken::new() }
     }
 
-    fn aside(&self) -> std::path::PathBuf {
+    pub(super) fn aside(&self) -> std::path::PathBuf {
         self.directory.path().join("node.db.quarantined")
     }
 

@@ -12,7 +12,7 @@ use super::{FILE_NAME, Store, StoreError, open_for_writing, schema};
 const QUARANTINED_NAME: &str = "node.db.quarantined";
 
 /// What stands beside a database in use.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+pub(super) const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
 impl Store {
     /// Puts the database aside and begins with an empty one. When it fails half way, [`Store::probe`] does the rest.
@@ -21,13 +21,18 @@ impl Store {
         if let Ok(state) = schema::load(&self.connection) {
             state.check_owner(self.incarnation, &self.path)?;
         }
+        self.put_aside()?;
+        self.reopen()
+    }
+
+    /// Leaves no database in its place.
+    pub(super) fn put_aside(&self) -> Result<(), StoreError> {
         // So that the file is whole without its log. It goes with its log if that is not possible.
         let checkpointed = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = checkpointed {
             tracing::debug!(%error, "the database is put aside with its write-ahead log");
         }
-        put_aside(&self.path)?;
-        self.reopen()
+        put_aside(&self.path)
     }
 
     /// Puts the database in a directory aside that cannot be opened.
@@ -61,21 +66,32 @@ fn put_aside(path: &Path) -> Result<(), StoreError> {
     for suffix in COMPANIONS {
         rename(&with_suffix(path, suffix), &with_suffix(&aside, suffix))?;
     }
+    sync_directory(path)
+}
+
+/// So that a power cut does not undo what was renamed beside a file.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(directory))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// Removes a database that may be there, first the file without which the others are nothing.
+pub(super) fn remove_with_companions(path: &Path) -> Result<(), StoreError> {
+    remove(path)?;
+    COMPANIONS.iter().try_for_each(|suffix| remove(&with_suffix(path, suffix)))
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     unless_missing(std::fs::rename(from, to)).map_err(failed(from))
 }
 
-fn remove(path: &Path) -> Result<(), StoreError> {
+pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     unless_missing(std::fs::remove_file(path)).map_err(failed(path))
 }
 

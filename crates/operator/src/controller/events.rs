@@ -60,7 +60,8 @@ pub fn decide_events(old: &BroadcastClusterStatus, new: &BroadcastClusterStatus)
         warning: true,
         reason: "NodeRebuilt".to_owned(),
         note: format!(
-            "node {}'s rows were not what they should be; it was rebuilt from another node",
+            "node {} has put its rows aside, as they were not what they should be or somebody asked for it, and was rebuilt \
+             from another node",
             node.id
         ),
     }));

@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::http::api_router;
+use crate::scrub::Findings;
 use crate::status::Status;
 use crate::store::Store;
 use crate::testing::{CLUSTER, History, put};
@@ -33,7 +34,7 @@ fn large_node() -> (TempDir, Store, Api) {
     let writes: Vec<String> = (0..20).map(|key| put("c", &key.to_string(), &noise(key))).collect();
     store.apply(&[history.message(&writes)]).unwrap();
     let (_, status) = watch::channel(Status::starting(store.committed().unwrap(), unix_milliseconds()));
-    let mut api = Api::new(NodeId::new(7).unwrap(), status, store.readers());
+    let mut api = Api::new(NodeId::new(7).unwrap(), status, store.readers(), Findings::channel().0);
     api.snapshots.stall_deadline = Duration::from_millis(50);
     (directory, store, api)
 }
