@@ -22,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 mod answer;
 mod body;
+mod dead_letters;
 mod forward;
 mod headers;
 mod log;
 mod status;
 
 use crate::census::{AckLevel, Census};
+use crate::dead_letters::DeadLetters;
 use crate::memory::SharedMemory;
 use crate::metrics::{Code, Metrics};
 use crate::role::{NotPublished, Placed, Progress, Role, Submission};
@@ -62,6 +64,8 @@ pub struct Api {
     pub history: SharedMemory,
     /// Who may be reading that at the same time.
     pub log_readers: Arc<Semaphore>,
+    /// What nodes rejected.
+    pub dead_letters: DeadLetters,
     /// For forwarding.
     pub client: reqwest::Client,
     /// Counters.
@@ -95,6 +99,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/writes", post(post_writes))
         .route("/v1/collections/{collection}/{key}", put(put_value).delete(delete_value))
         .route("/v1/status", get(status::answer_status))
+        .route("/v1/dead-letters", get(dead_letters::answer_list))
+        .route("/v1/dead-letters/replay", post(dead_letters::answer_replay))
         .route("/v1/log", get(log::answer_log));
     with_json_fallbacks(router).with_state(api)
 }

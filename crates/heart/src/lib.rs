@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub mod batch;
 pub mod census;
 pub mod command;
+pub mod dead_letters;
 pub mod http;
 pub mod inbox;
 pub mod memory;
@@ -39,6 +40,7 @@ pub mod take_over;
 pub mod upkeep;
 
 use crate::census::Census;
+use crate::dead_letters::DeadLetters;
 use crate::http::Api;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
@@ -105,6 +107,7 @@ pub async fn run(
         memory_kib,
         history: memory.clone(),
         log_readers: Arc::new(Semaphore::new(http::MAX_LOG_READERS)),
+        dead_letters: DeadLetters::new(config.cluster.clone(), config.topology(), url_source.clone()),
         client: http_client()?,
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

@@ -100,6 +100,13 @@ impl BrokerNames {
         format!("{}_node_{id}", self.queue_name)
     }
 
+    /// The node whose queue this is.
+    pub fn node_of_queue(&self, queue: &str) -> Option<NodeId> {
+        let digits = queue.strip_prefix(&self.queue_name)?.strip_prefix("_node_")?;
+        let id = NodeId::new(digits.parse().ok()?)?;
+        (self.node_queue(id) == queue).then_some(id)
+    }
+
     /// The queue that always holds the newest messages.
     pub fn head_queue(&self) -> String {
         format!("{}_head", self.queue_name)
@@ -134,6 +141,23 @@ mod tests {
         assert_eq!(names.heart_queue(), "write_requests_heart");
         assert_eq!(names.dead_exchange(), "write_requests_fanout_dead");
         assert_eq!(names.dead_queue(), "write_requests_dead");
+    }
+
+    #[test]
+    fn a_nodes_queue_is_told_from_others() {
+        let names = BrokerNames::new("e", "q");
+        for (queue, id) in [
+            ("q_node_7", Some(7)),
+            ("q_node_07", None),
+            ("q_node_+7", None),
+            ("q_node_0", None),
+            ("q_node_10000", None),
+            ("q_node_", None),
+            ("q_head", None),
+            ("other_node_7", None),
+        ] {
+            assert_eq!(names.node_of_queue(queue).map(NodeId::get), id, "{queue}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod channel;
 mod connect;
+mod death;
 mod error;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 pub use channel::{Channel, Confirm, Consumer, Delivery, Outgoing, Publisher, Receipt};
+pub use death::Death;
 pub use error::AmqpError;
 
 use crate::amqp_url::AmqpUrl;

@@ -5,6 +5,7 @@
 
 mod chaos;
 mod conditions;
+mod dead_letters;
 mod digests;
 mod disks;
 mod faults;

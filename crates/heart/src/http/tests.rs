@@ -1,6 +1,8 @@
 use axum::body::{Body, to_bytes};
 use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
+use broadcast_protocol::config::HeartConfig;
 use broadcast_protocol::report::Report;
+use broadcast_service::amqp_url::AmqpUrlSource;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -36,11 +38,18 @@ pub(super) fn stage() -> Stage {
         memory_kib: 64,
         history: crate::memory::tests::filled(0, 0),
         log_readers: Arc::new(Semaphore::new(1)),
+        dead_letters: nowhere(),
         client: broadcast_service::http::http_client().unwrap(),
         metrics: Metrics::register(&mut Registry::default()),
         shutdown: CancellationToken::new(),
     };
     Stage { api, role, census, submissions }
+}
+
+/// Where no broker is.
+fn nowhere() -> DeadLetters {
+    let topology = HeartConfig::parse("heart.yaml", "exchange: e\nqueue_name: q\n").unwrap().topology();
+    DeadLetters::new("c".to_owned(), topology, AmqpUrlSource::Text("amqp://127.0.0.1:1".to_owned()))
 }
 
 pub(super) fn hear(census: &watch::Sender<Census>, report: Report) {
@@ -194,6 +203,30 @@ async fn a_wrong_request_is_refused_with_the_place_and_what_is_allowed() {
         ("GET", "/v1/log?after=1&limit=1", &[][..], "", 400, "invalid_query", "unknown field `limit`"),
         ("GET", "/v1/log?after=9223372036854775808", &[][..], "", 400, "invalid_query", "at most 922337"),
         ("GET", "/v1/status?all=1", &[][..], "", 400, "invalid_query", "unknown field `all`"),
+        ("GET", "/v1/dead-letters?limit=0", &[][..], "", 400, "invalid_query", "1 to 1000"),
+        ("GET", "/v1/dead-letters?limit=1001", &[][..], "", 400, "invalid_query", "1 to 1000"),
+        ("GET", "/v1/dead-letters?id=1", &[][..], "", 400, "invalid_query", "unknown field `id`"),
+        ("POST", "/v1/dead-letters/replay", &[][..], "", 400, "invalid_request", "body: EOF"),
+        ("POST", "/v1/dead-letters/replay", &[][..], "{}", 400, "invalid_request", "either"),
+        ("POST", "/v1/dead-letters/replay", &[][..], r#"{"all":false}"#, 400, "invalid_request", "either"),
+        (
+            "POST",
+            "/v1/dead-letters/replay",
+            &[][..],
+            r#"{"all":true,"ids":["1"]}"#,
+            400,
+            "invalid_request",
+            "either",
+        ),
+        (
+            "POST",
+            "/v1/dead-letters/replay",
+            &[][..],
+            r#"{"every":true}"#,
+            400,
+            "invalid_request",
+            "unknown field",
+        ),
     ] {
         let stage = stage();
         let answer = ask(&stage.api, method, path, headers, body).await;
@@ -230,6 +263,10 @@ async fn what_fails_for_now_says_whether_anything_was_written_and_when_to_try_ag
     expect(tokio::join!(ask(&api, "DELETE", KEY, &[], ""), end).0, "broker_unavailable");
     stage.submissions.close();
     expect(ask(&stage.api, "DELETE", KEY, &[], "").await, "broker_unavailable");
+
+    expect(ask(&stage.api, "GET", "/v1/dead-letters", &[], "").await, "broker_unavailable");
+    let all = r#"{"all":true}"#;
+    expect(ask(&stage.api, "POST", "/v1/dead-letters/replay", &[], all).await, "broker_unavailable");
 
     for role in [
         Role::Connecting { reason: "refused".to_owned() },

@@ -12,6 +12,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation};
 
+use super::death::Death;
 use super::{AmqpError, CALL_DEADLINE, short, within};
 
 /// A channel for deliveries, and for messages that may get lost.
@@ -63,6 +64,8 @@ pub struct Delivery {
     pub kind: String,
     /// The property `reply_to`.
     pub reply_to: Option<String>,
+    /// Where it comes from, when that was by the dead letters.
+    pub death: Option<Death>,
     /// What settles it. Dropping it leaves the delivery unsettled until its channel ends.
     pub receipt: Receipt,
 }
@@ -189,6 +192,7 @@ impl Delivery {
         Self {
             kind: properties.kind().as_ref().map(ToString::to_string).unwrap_or_default(),
             reply_to: properties.reply_to().as_ref().map(ToString::to_string),
+            death: properties.headers().as_ref().and_then(Death::read),
             body: Bytes::from(delivery.data),
             receipt: Receipt(delivery.acker),
         }
