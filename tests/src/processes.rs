@@ -176,15 +176,11 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The path of a program of this workspace (`heart`, `node`), built for the same profile as the running test.
+/// The path of a program of this workspace (`heart`, `node`, `kubectl-broadcast`), built for the same profile as the running test.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // target/<profile>/deps/<test>
     let path = test.ancestors().nth(2).unwrap().join(name);
-    assert!(
-        path.is_file(),
-        "{} is missing: build it with `cargo build --package broadcast-{name}`",
-        path.display()
-    );
+    assert!(path.is_file(), "{} is missing: build it with `cargo build --bin {name}`", path.display());
     path
 }

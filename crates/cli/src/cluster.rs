@@ -5,11 +5,12 @@ use std::time::Duration;
 use broadcast_api::BroadcastCluster;
 use http::request::Builder;
 use http::{Request, StatusCode};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::client::Body;
-use kube::config::KubeConfigOptions;
-use kube::{Client, Config, ResourceExt};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, Resource, ResourceExt};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
@@ -17,7 +18,10 @@ use crate::arguments::Connection;
 use crate::error::CliError;
 
 /// How long the API server has for one answer.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many resources are looked at to find out which is meant.
+const MAX_NAMES: u32 = 20;
 
 /// The port of the HTTP interface, in hearts and nodes.
 const HTTP_PORT: u16 = 8080;
@@ -25,9 +29,23 @@ const HTTP_PORT: u16 = 8080;
 /// The label with a node's id.
 const NODE_ID_LABEL: &str = "broadcast.dev/node-id";
 
-/// What may not stand in a segment of a path.
-const SEGMENT: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'?').add(b'<').add(b'>').add(b'\\');
+/// What may not stand in a path's segment or in a query's value.
+const RESERVED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'+')
+    .add(b'/')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\');
+
+/// How much of an answer is shown that is no JSON, in characters.
+const MAX_TOLD: usize = 200;
 
 /// A cluster.
 pub(crate) struct Cluster {
@@ -47,22 +65,37 @@ pub(crate) struct Asked {
     pub(crate) is_ready: bool,
 }
 
+/// What a heart or a node answers when it does not refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: String,
+}
+
 impl Cluster {
-    /// Finds out which Kubernetes is meant. Asks it nothing yet.
-    pub(crate) async fn connect(connection: &Connection, name: &str) -> Result<Self, CliError> {
-        let config = match &connection.context {
-            Some(context) => {
-                let options =
-                    KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
-                Config::from_kubeconfig(&options)
-                    .await
-                    .map_err(|error| CliError::Kubeconfig(error.to_string()))?
-            }
-            None => Config::infer().await.map_err(|error| CliError::Kubeconfig(error.to_string()))?,
-        };
+    /// Finds out which cluster of which Kubernetes is meant. One that is named is not looked for yet.
+    pub(crate) async fn connect(connection: &Connection, name: Option<String>) -> Result<Self, CliError> {
+        let config = read_config(connection).await?;
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| CliError::Kubeconfig(error.to_string()))?;
-        Ok(Self { client, namespace, name: name.to_owned() })
+        Self::find_meant(client, namespace, name).await
+    }
+
+    pub(crate) async fn find_meant(
+        client: Client,
+        namespace: String,
+        name: Option<String>,
+    ) -> Result<Self, CliError> {
+        let name = match name {
+            Some(name) => name,
+            None => find_only(&client, &namespace).await?,
+        };
+        Ok(Self { client, namespace, name })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(client: Client, namespace: &str, name: &str) -> Self {
+        Self { client, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     /// Its name.
@@ -70,58 +103,148 @@ impl Cluster {
         &self.name
     }
 
-    /// The resource.
-    pub(crate) async fn fetch(&self) -> Result<BroadcastCluster, CliError> {
-        let clusters: Api<BroadcastCluster> = Api::namespaced(self.client.clone(), &self.namespace);
-        let what = format!("BroadcastCluster {}/{}", self.namespace, self.name);
-        within(what, clusters.get(&self.name)).await
+    /// Its namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
-    /// The pods of its hearts or nodes that run, in order of their names.
+    /// Objects of its namespace.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// What errors call it.
+    pub(crate) fn title(&self) -> String {
+        format!("BroadcastCluster {}/{}", self.namespace, self.name)
+    }
+
+    /// The resource.
+    pub(crate) async fn fetch(&self) -> Result<BroadcastCluster, CliError> {
+        within(self.title(), DEADLINE, self.api::<BroadcastCluster>().get(&self.name)).await
+    }
+
+    /// The pods of its hearts or nodes that run, in order of their ids and names.
     pub(crate) async fn find(&self, component: &'static str) -> Result<Vec<Asked>, CliError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let labels =
             format!("app.kubernetes.io/instance={},app.kubernetes.io/component={component}", self.name);
-        let listed =
-            within(format!("pods of {}", self.name), pods.list(&ListParams::default().labels(&labels)));
-        let mut found: Vec<Asked> = listed.await?.items.iter().filter_map(read_pod).collect();
+        let parameters = ListParams::default().labels(&labels);
+        let pods = self.api::<Pod>();
+        let listed = within(format!("pods of {}", self.title()), DEADLINE, pods.list(&parameters)).await?;
+        let mut found: Vec<Asked> = listed.items.iter().filter_map(read_pod).collect();
         found.sort_by(|one, other| (one.node, &one.pod).cmp(&(other.node, &other.pod)));
         Ok(found)
     }
 
+    /// One that is ready, or else any.
+    pub(crate) async fn find_any(&self, component: &'static str) -> Result<Asked, CliError> {
+        let found = self.find(component).await?;
+        found.into_iter().max_by_key(|asked| asked.is_ready).ok_or_else(|| CliError::NobodyThere {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            component,
+        })
+    }
+
     /// Asks a pod: the request's URI is a path of the pod's interface.
-    pub(crate) async fn ask(&self, pod: &str, request: Builder, body: &str) -> Result<String, CliError> {
+    pub(crate) async fn ask(
+        &self,
+        pod: &str,
+        request: Builder,
+        body: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<Answer, CliError> {
         let what = format!("{pod}: {}", describe(&request));
         let path = request.uri_ref().map(ToString::to_string).unwrap_or_default();
         let uri = format!("/api/v1/namespaces/{}/pods/{pod}:{HTTP_PORT}/proxy{path}", self.namespace);
         let request = request
             .uri(uri)
-            .body(Body::from(body.as_bytes().to_vec()))
-            .map_err(|error| CliError::Unreadable { what: what.clone(), problem: error.to_string() })?;
-        let answered = within(what.clone(), async {
+            .body(Body::from(body.into()))
+            .map_err(|error| CliError::Input(format!("{what}: {error}")))?;
+        let answered = within(what.clone(), deadline, async {
             let response = self.client.send(request).await?;
             let status = response.status();
             let body = response.into_body().collect_bytes().await?;
             Ok((status, String::from_utf8_lossy(&body).into_owned()))
         });
         match answered.await? {
-            (status, body) if status.is_success() => Ok(body),
+            (status, body) if status.is_success() => Ok(Answer { status, body }),
             (status, body) => Err(CliError::Refused { what, message: read_refusal(status, &body) }),
         }
     }
 
     /// Asks a pod for JSON.
-    pub(crate) async fn look<T: DeserializeOwned>(&self, pod: &str, path: &str) -> Result<T, CliError> {
-        let body = self.ask(pod, Request::get(path), "").await?;
-        let what = format!("{pod}: GET {path}");
-        serde_json::from_str(&body).map_err(|error| CliError::Unreadable { what, problem: error.to_string() })
+    pub(crate) async fn look<T: DeserializeOwned>(
+        &self,
+        pod: &str,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<T, CliError> {
+        let answer = self.ask(pod, Request::get(path), "", deadline).await?;
+        read_json(&format!("{pod}: GET {path}"), &answer.body)
     }
 }
 
-/// The path of a document.
-pub(crate) fn document_path(collection: &str, key: &str) -> String {
-    let encode = |text| utf8_percent_encode(text, SEGMENT);
-    format!("/v1/collections/{}/{}", encode(collection), encode(key))
+/// Reads what somebody has answered.
+pub(crate) fn read_json<T: DeserializeOwned>(what: &str, body: &str) -> Result<T, CliError> {
+    serde_json::from_str(body)
+        .map_err(|error| CliError::Unreadable { what: what.to_owned(), problem: error.to_string() })
+}
+
+/// As it may stand in a path's segment or in a query's value.
+pub(crate) fn encode(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, RESERVED)
+}
+
+/// Waits for an answer.
+pub(crate) async fn within<T>(
+    what: String,
+    deadline: Duration,
+    work: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CliError> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(CliError::Kube { what, source }),
+        Err(_) => Err(CliError::Late { what, seconds: deadline.as_secs() }),
+    }
+}
+
+async fn read_config(connection: &Connection) -> Result<Config, CliError> {
+    let Connection { context, kubeconfig, .. } = connection;
+    let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+    let config = match kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).map_err(|error| CliError::Kubeconfig(error.to_string()))?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| error.to_string())
+        }
+        None if context.is_some() => {
+            Config::from_kubeconfig(&options).await.map_err(|error| error.to_string())
+        }
+        None => Config::infer().await.map_err(|error| error.to_string()),
+    };
+    config.map_err(CliError::Kubeconfig)
+}
+
+/// The name of the only one in a namespace.
+async fn find_only(client: &Client, namespace: &str) -> Result<String, CliError> {
+    let clusters: Api<BroadcastCluster> = Api::namespaced(client.clone(), namespace);
+    let parameters = ListParams::default().limit(MAX_NAMES);
+    let what = format!("BroadcastClusters of namespace {namespace}");
+    let listed = within(what, DEADLINE, clusters.list_metadata(&parameters)).await?;
+    let mut names: Vec<String> = listed.items.iter().map(ResourceExt::name_any).collect();
+    let namespace = namespace.to_owned();
+    match names.pop() {
+        None => Err(CliError::NoCluster { namespace }),
+        Some(name) if names.is_empty() => Ok(name),
+        Some(name) => {
+            names.push(name);
+            Err(CliError::SeveralClusters { namespace, names })
+        }
+    }
 }
 
 fn describe(request: &Builder) -> String {
@@ -134,69 +257,23 @@ fn read_pod(pod: &Pod) -> Option<Asked> {
     if status.phase.as_deref() != Some("Running") || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let is_ready = |(kind, status): (&str, &str)| kind == "Ready" && status == "True";
-    let conditions = status.conditions.iter().flatten();
+    let mut conditions = status.conditions.iter().flatten();
     Some(Asked {
         pod: pod.name_any(),
         node: pod.labels().get(NODE_ID_LABEL).and_then(|id| id.parse().ok()),
-        is_ready: conditions.map(|one| (one.type_.as_str(), one.status.as_str())).any(is_ready),
+        is_ready: conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True"),
     })
 }
 
 /// What a heart, a node or the API server says of why it refuses.
 fn read_refusal(status: StatusCode, body: &str) -> String {
     let json: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    let said = json["error"]["message"].as_str().or_else(|| json["message"].as_str());
-    said.map_or_else(|| format!("answers {status}"), |message| format!("{message} ({})", status.as_u16()))
-}
-
-async fn within<T>(what: String, work: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CliError> {
-    match tokio::time::timeout(DEADLINE, work).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(CliError::Kube { what, source }),
-        Err(_) => Err(CliError::Late { what, seconds: DEADLINE.as_secs() }),
+    let told = json["error"]["message"].as_str().or_else(|| json["message"].as_str());
+    match told.unwrap_or_else(|| body.lines().next().unwrap_or_default()) {
+        "" => format!("answers {status}"),
+        told => format!("{} ({})", told.chars().take(MAX_TOLD).collect::<String>(), status.as_u16()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_key_cannot_leave_its_place_in_a_path() {
-        assert_eq!(document_path("users", "a/b?c#d%e f"), "/v1/collections/users/a%2Fb%3Fc%23d%25e%20f");
-    }
-
-    #[test]
-    fn a_refusal_is_told_in_the_words_of_whoever_refuses() {
-        for (body, told) in [
-            (
-                r#"{"error":{"code":"no_nodes","message":"0 nodes have reported"}}"#,
-                "0 nodes have reported (503)",
-            ),
-            (r#"{"kind":"Status","message":"no endpoints"}"#, "no endpoints (503)"),
-            ("<html>", "answers 503 Service Unavailable"),
-        ] {
-            assert_eq!(read_refusal(StatusCode::SERVICE_UNAVAILABLE, body), told);
-        }
-    }
-
-    #[test]
-    fn only_pods_that_run_and_stay_are_asked() {
-        let pod = |phase: &str, ready: &str, deleted: bool| -> Pod {
-            let timestamp = deleted.then_some("2026-01-01T00:00:00Z");
-            serde_json::from_value(json!({
-                "metadata": {"name": "p", "labels": {NODE_ID_LABEL: "3"}, "deletionTimestamp": timestamp},
-                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]},
-            }))
-            .unwrap()
-        };
-        let asked = |is_ready| Some(Asked { pod: "p".to_owned(), node: Some(3), is_ready });
-        assert_eq!(read_pod(&pod("Running", "True", false)), asked(true));
-        assert_eq!(read_pod(&pod("Running", "False", false)), asked(false));
-        assert_eq!(read_pod(&pod("Pending", "False", false)), None);
-        assert_eq!(read_pod(&pod("Running", "True", true)), None);
-    }
-}
+mod tests;

@@ -102,6 +102,8 @@ fn test_end_to_end(context: &Context) -> Result<()> {
 fn test_on_cluster(context: &Context, cluster: &Cluster) -> Result<()> {
     let images = provide_images(context, cluster, None)?;
     install_rabbitmq(context, cluster)?;
+    // One of the tests runs it.
+    cargo(context, "build --package broadcast-cli")?;
     let arguments = "test --package broadcast-tests --test e2e* -- --test-threads=1";
     let mut tests = context.cargo();
     tests.args(arguments.split(' ')).env("BROADCAST_CHART", context.root.join("charts/broadcast-operator"));

@@ -112,13 +112,17 @@ impl Scenario {
 
     /// The rows in a node's own file, where that is on this machine.
     pub async fn read_node_file(&self, cluster: &str, id: u32) -> Option<Rows> {
+        Some(oracle::read_rows(&self.find_node_file(cluster, id).await?))
+    }
+
+    /// A node's own file, where that is on this machine.
+    pub async fn find_node_file(&self, cluster: &str, id: u32) -> Option<PathBuf> {
         let folder = self.environment.kubelet_folder.as_ref()?;
         let [pod] = &self.running_pods(&node_prefix(cluster, id)).await[..] else {
             panic!("node {id} has not one pod")
         };
         let pod_folder = folder.join("pods").join(pod.uid().unwrap()).join("volumes");
-        let file = pod_folder.join("kubernetes.io~empty-dir/data/node.db");
-        Some(oracle::read_rows(&file))
+        Some(pod_folder.join("kubernetes.io~empty-dir/data/node.db"))
     }
 
     /// Kills a pod's process at once (SIGKILL), or, where that is on another machine, the whole pod.
