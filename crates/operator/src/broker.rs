@@ -10,6 +10,7 @@ use broadcast_protocol::topology::{ExchangeDeclaration, QueueDeclaration};
 use broadcast_service::amqp::{AmqpError, Connection, QueueDepth};
 use broadcast_service::genesis;
 
+use crate::metrics::Queue;
 use crate::names::MANAGER;
 use crate::secret::BrokerAccess;
 
@@ -60,10 +61,20 @@ impl BrokerError {
 pub struct ObservedBroker {
     /// The nodes' queues that exist.
     pub node_queues: BTreeMap<NodeId, QueueDepth>,
+    /// The queues that exist of those that every cluster has: of the newest messages, and of rejected ones.
+    pub common_queues: Vec<(Queue, QueueDepth)>,
     /// What else there should be and is not, such as `exchange orders`.
     pub missing: Vec<String>,
     /// The id of the history that the head queue has a message of. Looked at only before the cluster's own has begun.
     pub history: Option<String>,
+}
+
+impl ObservedBroker {
+    /// The queues that exist, as they are shown.
+    pub fn queues(&self) -> Vec<(Queue, QueueDepth)> {
+        let of_nodes = self.node_queues.iter().map(|(id, depth)| (Queue::Node(*id), *depth));
+        of_nodes.chain(self.common_queues.iter().copied()).collect()
+    }
 }
 
 /// Connects and looks at the queues of `ids`.
@@ -86,9 +97,10 @@ pub async fn fetch_broker(
             observed.missing.push(format!("exchange {exchange}"));
         }
     }
-    for queue in [names.head_queue(), names.dead_queue()] {
-        if inspect_queue(&connection, &queue).await?.is_none() {
-            observed.missing.push(format!("queue {queue}"));
+    for (kind, queue) in [(Queue::Head, names.head_queue()), (Queue::Dead, names.dead_queue())] {
+        match inspect_queue(&connection, &queue).await? {
+            Some(depth) => observed.common_queues.push((kind, depth)),
+            None => observed.missing.push(format!("queue {queue}")),
         }
     }
     Ok((connection, observed))

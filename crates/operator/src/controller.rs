@@ -40,6 +40,7 @@ use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::reconcile::{Context, decide_retry, reconcile};
+use crate::metrics::cluster_label;
 use crate::names::managed_selector;
 
 /// How many resources are worked on at the same time.
@@ -71,13 +72,18 @@ pub async fn run_controller(
     context: Arc<Context>,
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
+    let metrics = context.metrics.clone();
     controller
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |watched, _, context| decide_retry(&watched, &context), context)
         .for_each(async |result| {
             match result {
                 Ok(_) => {}
-                Err(Error::ObjectNotFound(resource)) => tracing::debug!(%resource, "gone in the meantime"),
+                Err(Error::ObjectNotFound(resource)) => {
+                    // Somebody else took its finalizer away.
+                    metrics.forget(&cluster_label(resource.namespace.as_deref(), &resource.name));
+                    tracing::debug!(%resource, "gone in the meantime");
+                }
                 // A watch that fails starts again by itself; a pass that failed is in the resource's status.
                 Err(error) => tracing::warn!(%error, "not done"),
             }

@@ -1,22 +1,25 @@
 //! What the operator counts. Labels are out of bounded sets, but for a cluster's name and node ids, whose series go
 //! with them.
 
+mod clusters;
+
 use std::time::Duration;
 
-use broadcast_protocol::names::NodeId;
+use broadcast_api::BroadcastClusterStatus;
 use broadcast_service::amqp::QueueDepth;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// The metrics of the operator.
+use clusters::Clusters;
+pub use clusters::Queue;
+
+/// The metrics of the operator. Clusters are named as [`cluster_label`] does.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    queue_messages: Family<QueueLabels, Gauge>,
-    queue_consumers: Family<QueueLabels, Gauge>,
+    clusters: Clusters,
     reconciles: Family<ResultLabels, Counter>,
     reconcile_seconds: Histogram,
     /// Objects of the broker that were gone and are made anew.
@@ -24,36 +27,25 @@ pub struct Metrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueLabels {
-    cluster: String,
-    node: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
+}
+
+/// What a cluster is called in labels.
+pub fn cluster_label(namespace: Option<&str>, name: &str) -> String {
+    format!("{}/{name}", namespace.unwrap_or_default())
 }
 
 impl Metrics {
     /// Registers them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            queue_messages: Family::default(),
-            queue_consumers: Family::default(),
+            clusters: Clusters::default(),
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
             drift_repaired: Counter::default(),
         };
-        registry.register(
-            "broadcast_queue_messages",
-            "Messages in a node's queue",
-            metrics.queue_messages.clone(),
-        );
-        registry.register(
-            "broadcast_queue_consumers",
-            "Consumers of a node's queue",
-            metrics.queue_consumers.clone(),
-        );
+        registry.register_collector(Box::new(metrics.clusters.clone()));
         registry.register(
             "broadcast_operator_reconciles",
             "Passes over a resource, by result: ok or the reason of the failure",
@@ -72,53 +64,33 @@ impl Metrics {
         metrics
     }
 
-    /// A pass ended.
-    pub fn count_reconcile(&self, result: &'static str, took: Duration) {
+    /// A pass over a cluster ended, as `result` says: `ok`, or why it failed.
+    pub fn count_reconcile(&self, cluster: &str, result: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ResultLabels { result }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
+        if result == "ok" {
+            // It may have been the one that let the cluster go.
+            self.clusters.change_known(cluster, |known| known.is_backing_off = false);
+        } else {
+            self.clusters.change(cluster, |known| known.is_backing_off = true);
+        }
     }
 
-    /// A queue was looked at; `None` when it is not there. `cluster` is `namespace/name`.
-    pub fn set_queue(&self, cluster: &str, node: NodeId, depth: Option<QueueDepth>) {
-        let labels = QueueLabels { cluster: cluster.to_owned(), node: node.get() };
-        if let Some(depth) = depth {
-            self.queue_messages.get_or_create(&labels).set(depth.messages.into());
-            self.queue_consumers.get_or_create(&labels).set(depth.consumers.into());
-        } else {
-            self.queue_messages.remove(&labels);
-            self.queue_consumers.remove(&labels);
-        }
+    /// The queues were looked at; one that is not there, or could not be asked for, is not in `queues`.
+    pub fn set_queues(&self, cluster: &str, queues: Vec<(Queue, QueueDepth)>) {
+        self.clusters.change(cluster, |known| known.queues = queues);
+    }
+
+    /// A status was found.
+    pub fn set_status(&self, cluster: &str, status: &BroadcastClusterStatus) {
+        self.clusters.change(cluster, |known| known.set_status(status));
+    }
+
+    /// The cluster is gone, and its series go.
+    pub fn forget(&self, cluster: &str) {
+        self.clusters.forget(cluster);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use prometheus_client::encoding::text::encode;
-
-    use super::*;
-
-    #[test]
-    fn the_documented_names_are_exported_and_a_removed_node_takes_its_series_along() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let node = NodeId::new(1).unwrap();
-        let export = || {
-            let mut text = String::new();
-            encode(&mut text, &registry).unwrap();
-            text
-        };
-        metrics.set_queue("shop/orders", node, Some(QueueDepth { messages: 3, consumers: 1 }));
-        metrics.count_reconcile("ok", Duration::from_millis(5));
-        let text = export();
-        for line in [
-            "broadcast_queue_messages{cluster=\"shop/orders\",node=\"1\"} 3",
-            "broadcast_queue_consumers{cluster=\"shop/orders\",node=\"1\"} 1",
-            "broadcast_operator_reconciles_total{result=\"ok\"} 1",
-            "broadcast_operator_reconcile_seconds_count 1",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
-        }
-        metrics.set_queue("shop/orders", node, None);
-        assert!(!export().contains("shop/orders"));
-    }
-}
+mod tests;

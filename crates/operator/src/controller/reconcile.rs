@@ -14,6 +14,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 
+use crate::broker::ObservedBroker;
 use crate::controller::WatchedCluster;
 use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
 use crate::controller::drift::{count_repairs, draft_repairs};
@@ -29,7 +30,7 @@ use crate::controller::status::{
 };
 use crate::controller::unreadable::reconcile_unreadable;
 use crate::controller::validate::{DefaultImages, ValidCluster, validate};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, cluster_label};
 use crate::names::FINALIZER;
 
 /// How long the work of a pass may take.
@@ -76,7 +77,7 @@ pub async fn reconcile(
     let pass = tokio::time::timeout(WHOLE_DEADLINE, reconcile_current(&watched, &context));
     let result = pass.await.unwrap_or(Err(ReconcileError::Timeout));
     let label = result.as_ref().map_or_else(ReconcileError::reason, |_| "ok");
-    context.metrics.count_reconcile(label, started.elapsed());
+    context.metrics.count_reconcile(&label_of(&*watched), label, started.elapsed());
     if result.is_ok() {
         context.memory.reset_delay(&watched.uid().unwrap_or_default());
     }
@@ -99,6 +100,7 @@ async fn reconcile_current(watched: &WatchedCluster, context: &Context) -> Resul
         Some(DeserializeGuard(Err(invalid))) => reconcile_unreadable(&invalid, context).await,
         None => {
             context.memory.forget(&watched.uid().unwrap_or_default());
+            context.metrics.forget(&label_of(watched));
             Ok(Action::await_change())
         }
     }
@@ -119,6 +121,7 @@ async fn reconcile_cluster(cluster: &BroadcastCluster, context: &Context) -> Res
     let deleting = cluster.metadata.deletion_timestamp.is_some();
     if deleting && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         context.memory.forget(&cluster.uid().unwrap_or_default());
+        context.metrics.forget(&label_of(cluster));
         return Ok(Action::await_change());
     }
     let pass = tokio::time::timeout(PASS_DEADLINE, run_pass(cluster, &recorded, context)).await;
@@ -180,7 +183,7 @@ async fn run_pass(
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
     close(connection).await;
     observed.objects = std::mem::take(&mut applied.objects);
-    count_queues(&valid, &observed, context);
+    show_queues(cluster, &observed, context);
     if applied.failure.is_none() && steps.contains(&Step::RemoveFinalizer) {
         report_release(cluster, &valid, &observed, context).await;
         return Ok(None);
@@ -205,6 +208,7 @@ async fn conclude(
     };
     context.memory.note_finding(&valid.uid);
     let status = build_status(&findings, &applied.status, Timestamp::now());
+    context.metrics.set_status(&label_of(cluster), &status);
     publish(cluster, &recorded, &applied.status, &status, context).await?;
     if let Some(failure) = applied.failure {
         return Err(failure);
@@ -258,6 +262,7 @@ async fn publish_failure(
         (failure, since_finding),
         Timestamp::now(),
     );
+    context.metrics.set_status(&label_of(cluster), &status);
     if decide_write(recorded, &status, None) {
         let namespace = cluster.namespace().unwrap_or_default();
         publish_conditions(&context.client, &namespace, &cluster.name_any(), &status).await?;
@@ -301,10 +306,7 @@ async fn report_release(
     observed: &Observed,
     context: &Context,
 ) {
-    let key = cluster_key(valid);
-    for id in &observed.recorded {
-        context.metrics.set_queue(&key, *id, None);
-    }
+    context.metrics.forget(&label_of(cluster));
     context.memory.forget(&valid.uid);
     if !has_broker_objects(observed) {
         return;
@@ -336,16 +338,13 @@ pub async fn publish_left_behind(about: &ObjectReference, problem: &str, left: &
     publish_events(&context.recorder, about, vec![draft]).await;
 }
 
-fn count_queues(valid: &ValidCluster, observed: &Observed, context: &Context) {
-    let key = cluster_key(valid);
-    for id in observed.node_ids() {
-        let depth = observed.broker.as_ref().ok().and_then(|broker| broker.node_queues.get(&id).copied());
-        context.metrics.set_queue(&key, id, depth);
-    }
+fn show_queues(cluster: &BroadcastCluster, observed: &Observed, context: &Context) {
+    let queues = observed.broker.as_ref().map_or_else(|_| Vec::new(), ObservedBroker::queues);
+    context.metrics.set_queues(&label_of(cluster), queues);
 }
 
-fn cluster_key(valid: &ValidCluster) -> String {
-    format!("{}/{}", valid.namespace, valid.names.cluster())
+fn label_of(cluster: &impl ResourceExt) -> String {
+    cluster_label(cluster.namespace().as_deref(), &cluster.name_any())
 }
 
 /// Newer knowledge first; a store may still be empty when the first passes run.

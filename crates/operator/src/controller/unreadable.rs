@@ -14,6 +14,7 @@ use crate::controller::error::ReconcileError;
 use crate::controller::events::{decide_events, publish_events};
 use crate::controller::reconcile::{Context, publish_left_behind};
 use crate::controller::status::{build_failure_status, publish_conditions};
+use crate::metrics::cluster_label;
 
 /// One pass over it. Of its status little more than the conditions is written: the rest may hold what must not be lost.
 pub async fn reconcile_unreadable(
@@ -31,6 +32,7 @@ pub async fn reconcile_unreadable(
     let about = object.object_ref(&resource);
     if object.metadata.deletion_timestamp.as_ref().is_some_and(|time| context.is_overdue(time.0)) {
         release(&context.client, &object.metadata).await?;
+        context.metrics.forget(&cluster_label(Some(&namespace), &name));
         publish_left_behind(&about, &invalid.error, "everything that it had there", context).await;
         return Ok(Action::await_change());
     }
