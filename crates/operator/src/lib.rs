@@ -10,6 +10,7 @@
 //!   adds is only told.
 
 pub mod broker;
+pub mod check;
 pub mod controller;
 pub mod heart;
 pub mod metrics;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use broadcast_operator::settings::Settings;
+use broadcast_operator::check::check_installation;
+use broadcast_operator::settings::{Command, Settings};
 use broadcast_service::shutdown::cancelled_by_signals;
 use broadcast_service::telemetry;
 use clap::Parser;
@@ -19,7 +20,10 @@ async fn main() -> ExitCode {
         // First of all: the first process of a container does not notice signals that it does not handle.
         let shutdown = cancelled_by_signals()?;
         telemetry::init(|name| std::env::var(name).ok())?;
-        Ok(broadcast_operator::run(settings, shutdown).await?)
+        match &settings.command {
+            None => Ok(broadcast_operator::run(settings, shutdown).await?),
+            Some(Command::Check { ready }) => Ok(check_installation(&settings, ready.as_deref()).await?),
+        }
     };
     match run().await {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::controller::validate::DefaultImages;
 
@@ -30,6 +30,21 @@ pub struct Settings {
     /// Where health, readiness and metrics are served.
     #[arg(long, env = "ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
+
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does besides being the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Checks an installation from inside: that the resources can be listed where the operator watches, and that one is ready.
+    Check {
+        /// The readiness of a running operator, as http://HOST:PORT/readyz.
+        #[arg(long, value_name = "URL")]
+        ready: Option<String>,
+    },
 }
 
 impl Settings {
@@ -75,6 +90,14 @@ mod tests {
         assert_eq!(parse(&["--deletion-patience=30"]).deletion_patience, 30);
         let error = Settings::try_parse_from(["operator", "--deletion-patience=0"]).unwrap_err().to_string();
         assert!(error.contains("1..=86400"), "{error}");
+    }
+
+    #[test]
+    fn a_check_takes_the_settings_of_the_operator_that_it_checks() {
+        let settings = parse(&["--watch-namespace=a", "check", "--ready=http://o:9090/readyz"]);
+        assert_eq!(settings.namespaces(), [Some("a".to_owned())]);
+        let ready = Some("http://o:9090/readyz".to_owned());
+        assert_eq!(settings.command, Some(Command::Check { ready }));
     }
 
     #[test]
