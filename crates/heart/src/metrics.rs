@@ -119,3 +119,33 @@ impl Metrics {
         metrics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    const SHIPPED: [&str; 2] = [
+        include_str!("../../../charts/broadcast-operator/files/alerts.yaml"),
+        include_str!("../../../charts/broadcast-operator/files/dashboard.json"),
+    ];
+
+    #[test]
+    fn what_alerts_and_dashboard_name_is_exported() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.sessions_ended.get_or_create(&Reason { reason: "r" }).inc();
+        metrics.write_requests.get_or_create(&Code { code: "c" }).inc();
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let is_exported = |name: &str| text.lines().any(|line| line.split(['{', ' ']).next() == Some(name));
+        let words =
+            SHIPPED.iter().flat_map(|file| file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        let names: Vec<_> = words.filter(|word| word.starts_with("broadcast_heart_")).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(is_exported(name), "{name} is not in:\n{text}");
+        }
+    }
+}
