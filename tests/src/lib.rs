@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod broker;
 pub mod chaos;
+pub mod chart;
 pub mod client;
 pub mod clients;
 pub mod cluster;
@@ -16,6 +17,7 @@ pub mod load;
 pub mod mount;
 pub mod oracle;
 pub mod processes;
+pub mod prometheus;
 pub mod proxy;
 pub mod records;
 pub mod report;

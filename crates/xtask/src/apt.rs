@@ -32,6 +32,9 @@ pub(crate) const FOR_RECORDS: &[&str] = &["iso-codes"];
 /// The broker of the tests that need no cluster.
 pub(crate) const FOR_BROKER_TESTS: &[&str] = &["rabbitmq-server"];
 
+/// Reads alerts and queries (`promtool`), and scrapes the cluster under test.
+pub(crate) const FOR_MONITORING: &[&str] = &["prometheus"];
+
 /// What another Debian release's programs are unpacked with, and run in.
 pub(crate) const FOR_ROOTS: &[&str] = &["debian-archive-keyring", "mmdebstrap", "mount"];
 
@@ -144,7 +147,7 @@ fn keep_down_after_a_reboot(step: &Step, installed: &[&str]) -> Result<()> {
     if !Path::new("/run/systemd/system").exists() {
         return Ok(());
     }
-    for service in ["containerd", "rabbitmq-server"] {
+    for service in ["containerd", "prometheus", "rabbitmq-server"] {
         if installed.contains(&service) {
             step.run(Command::new("systemctl").args(["disable", service]))?;
         }

@@ -17,7 +17,7 @@ use crate::tools::Tools;
 /// A part of the tests, by what it needs.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Suite {
-    /// Form, lints, generated files, unit tests, the chart's form: needs nothing
+    /// Form, lints, generated files, unit tests, the chart: needs nothing but Helm and Prometheus, which it brings
     Unit,
     /// The protocol in simulated clusters: needs nothing
     Sim,
@@ -76,15 +76,22 @@ fn test_units(context: &Context) -> Result<()> {
     codegen::check(context)?;
     cargo(context, "test --workspace --exclude broadcast-tests")?;
     cargo(context, "test --package broadcast-tests --lib")?;
+    test_chart(context)
+}
+
+fn test_chart(context: &Context) -> Result<()> {
+    apt::install(context, apt::FOR_MONITORING)?;
     let helm = Tools::build_helm(context)?.path("helm");
-    let chart = context.root.join("charts/broadcast-operator");
-    run_in_the_open(std::process::Command::new(helm).args(["lint", "--strict"]).arg(chart))
+    let arguments = "test --package broadcast-tests --test chart";
+    println!("cargo {arguments}");
+    run_in_the_open(context.cargo().args(arguments.split(' ')).env("HELM", helm).env("PROMTOOL", "promtool"))
 }
 
 /// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them, and the
 /// machine has to look as before.
 fn test_end_to_end(context: &Context) -> Result<()> {
     apt::install(context, apt::FOR_RECORDS)?;
+    apt::install(context, apt::FOR_MONITORING)?;
     let cluster = Cluster::bring_up(context)?;
     let outcome = test_on_cluster(context, &cluster);
     let Some(before) = &cluster.before else { return outcome };

@@ -45,13 +45,24 @@ impl Environment {
     }
 
     /// Installs the operator or, where it is there already, sees to it that it is this one.
-    pub(super) async fn install_operator(&self, kube: &Client) {
+    pub async fn install_operator(&self, kube: &Client) {
         super::create_restricted_namespace(kube, OPERATOR_NAMESPACE).await;
+        self.install(RELEASE, OPERATOR_NAMESPACE, &[]).unwrap();
+    }
+
+    /// Installs or upgrades a release of the chart, with these arguments (`--set=…`) and no values of before.
+    pub fn install(&self, release: &str, namespace: &str, arguments: &[&str]) -> Result<String, Complaint> {
         let mut helm = Command::new(&self.helm);
-        helm.args(["upgrade", "--install", RELEASE, &self.chart, "--namespace", OPERATOR_NAMESPACE]);
+        helm.args(["upgrade", "--install", release, &self.chart, "--namespace", namespace]);
+        helm.args(["--reset-values", "--wait", "--timeout=180s"]).args(&self.images);
         // A test does not wait for as long as a person would like it to.
-        helm.args(["--wait", "--timeout=180s", "--set=deletionPatienceSeconds=30"]).args(&self.images);
-        read(&mut helm, "").unwrap();
+        helm.arg("--set=deletionPatienceSeconds=30").args(arguments);
+        read(&mut helm, "")
+    }
+
+    /// What `helm` answers, or what it says is wrong.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String, Complaint> {
+        read(Command::new(&self.helm).args(arguments), "")
     }
 }
 
@@ -68,11 +79,11 @@ fn read_images() -> Vec<String> {
     settings.iter().map(|(name, value)| format!("--set-string={name}={value}")).collect()
 }
 
-fn needed(variable: &str) -> String {
+pub(crate) fn needed(variable: &str) -> String {
     let value = env::var(variable).unwrap_or_default();
     assert!(
         !value.is_empty(),
-        "{variable} is not set: run these tests with `cargo xtask test e2e`, which brings a cluster up and sets it"
+        "{variable} is not set: run these tests with `cargo xtask test`, which brings up what they need and sets it"
     );
     value
 }
@@ -93,7 +104,7 @@ impl fmt::Debug for Complaint {
 }
 
 /// Runs a program to its end and gives what it printed.
-pub(super) fn read(command: &mut Command, input: &str) -> Result<String, Complaint> {
+pub(crate) fn read(command: &mut Command, input: &str) -> Result<String, Complaint> {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
