@@ -33,10 +33,13 @@ pub struct HeartReport {
     pub nodes: Vec<NodeReport>,
     /// How often it found that something was gone from the broker, since it started.
     pub restored: Restored,
+    /// The same of the others, by pod: whoever comes first makes it anew.
+    #[serde(skip)]
+    pub restored_by_others: Vec<(String, Restored)>,
 }
 
 /// How often objects of the broker were gone and were declared again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Restored {
     /// The exchange.
@@ -97,16 +100,22 @@ pub async fn fetch_heart_report(
         Err(error) => Err(format!("{pod}: {}", describe(&error.without_url()))),
     });
     let answers = futures_util::future::join_all(answers).await;
-    let mut others = Vec::new();
+    let (mut active, mut others, mut restored_by_others) = (None, Vec::new(), Vec::new());
     for answer in answers {
         match answer {
-            Ok(report) if report.role == "active" => return Ok(report),
-            Ok(report) => others.push(match report.reason {
-                Some(reason) => format!("{}: {}: {reason}", report.pod, report.role),
-                None => format!("{}: {}", report.pod, report.role),
-            }),
+            Ok(report) if report.role == "active" => active = Some(report),
+            Ok(report) => {
+                restored_by_others.push((report.pod.clone(), report.restored));
+                others.push(match report.reason {
+                    Some(reason) => format!("{}: {}: {reason}", report.pod, report.role),
+                    None => format!("{}: {}", report.pod, report.role),
+                });
+            }
             Err(text) => others.push(text),
         }
+    }
+    if let Some(report) = active {
+        return Ok(HeartReport { restored_by_others, ..report });
     }
     if others.is_empty() { Err("no heart has an address yet".to_owned()) } else { Err(others.join("; ")) }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::topology::{DEFAULT_BACKLOG_BYTES, QueueDeclaration, Topology};
 
+use crate::broker::ObservedBroker;
 use crate::controller::observe::Observed;
 use crate::controller::plan::Step;
 use crate::controller::validate::ValidCluster;
@@ -56,12 +57,15 @@ impl Backlogs {
     pub fn plan_queue(
         &self,
         cluster: &ValidCluster,
+        observed: &ObservedBroker,
         id: NodeId,
         outdated: &BTreeSet<NodeId>,
     ) -> Option<Step> {
         let queue = cluster.topology.node_queue(id);
         if !self.is_changing() {
-            return Some(Step::DeclareQueue(queue));
+            // A node at work declares it itself when nothing comes, and tells when it was not bound.
+            let is_attended = observed.node_queues.get(&id).is_some_and(|depth| depth.consumers > 0);
+            return (!is_attended).then_some(Step::DeclareQueue(queue));
         }
         let former = self.former.iter().map(|bytes| build_queue(cluster, id, *bytes)).collect();
         (!outdated.contains(&id)).then_some(Step::ReplaceQueue { queue, former })

@@ -12,14 +12,17 @@ use crate::heart::HeartReport;
 /// How often something was made anew, by who counts it and what it is, for people. Counts begin anew with a process.
 pub type Repairs = BTreeMap<(String, String), u64>;
 
-/// What the active heart says.
+/// What the hearts say.
 pub fn count_repairs(cluster: &ValidCluster, heart: &HeartReport) -> Repairs {
     let names = cluster.topology.names();
     let exchange = names.exchange();
     let mut repairs = Repairs::new();
     let mut count = |by: String, what: String, times| _ = repairs.insert((by, what), times);
-    count(heart.pod.clone(), format!("exchange {exchange} was gone"), heart.restored.exchange);
-    count(heart.pod.clone(), format!("queue {} was gone", names.head_queue()), heart.restored.head_queue);
+    let own = (heart.pod.clone(), heart.restored);
+    for (pod, restored) in heart.restored_by_others.iter().chain([&own]) {
+        count(pod.clone(), format!("exchange {exchange} was gone"), restored.exchange);
+        count(pod.clone(), format!("queue {} was gone", names.head_queue()), restored.head_queue);
+    }
     for node in &heart.nodes {
         let Some(id) = NodeId::new(node.id) else { continue };
         let queue = names.node_queue(id);
@@ -51,6 +54,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::heart::Restored;
     use crate::testing::valid;
 
     fn repairs(pod: &str, exchange: u64, queue_of_2: u64, binding_of_2: u64) -> Repairs {
@@ -75,6 +79,15 @@ mod tests {
         let note = draft_repairs(&find_repaired(Some(&before), &repairs("a", 2, 0, 1))).unwrap().note;
         assert!(note.starts_with("exchange write_requests_fanout was gone; made anew"), "{note}");
         assert_eq!(draft_repairs(&[]), None);
+    }
+
+    #[test]
+    fn a_heart_that_stands_by_may_have_been_first() {
+        let before = repairs("a", 0, 0, 0);
+        let report: HeartReport = serde_json::from_value(json!({"nodes": []})).unwrap();
+        let restored_by_others = vec![("b".to_owned(), Restored { exchange: 1, head_queue: 0 })];
+        let now = count_repairs(&valid(), &HeartReport { pod: "a".to_owned(), restored_by_others, ..report });
+        assert_eq!(find_repaired(Some(&before), &now), ["exchange write_requests_fanout was gone"]);
     }
 
     #[test]

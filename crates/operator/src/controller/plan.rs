@@ -132,7 +132,8 @@ fn plan_topology(
         steps.push(Step::RecordGenesis);
     }
     steps.extend(backlogs.plan_beginning(observed));
-    let queues = members.staying.iter().filter_map(|id| backlogs.plan_queue(cluster, *id, &members.outdated));
+    let queues =
+        members.staying.iter().filter_map(|id| backlogs.plan_queue(cluster, broker, *id, &members.outdated));
     steps.extend(queues);
     steps
 }
