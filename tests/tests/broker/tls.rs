@@ -78,7 +78,9 @@ async fn each_side_that_is_not_who_it_should_be_is_refused_with_the_reason() {
     mount_access(&mount, &right_name, &authority, Some(&client));
     cluster.start_heart(0);
     cluster.wait_until_ready().await;
-    cluster.start_load(2).progress(20).await;
+    let load = cluster.start_load(2);
+    load.progress(20).await;
+    load.finish().await;
     cluster.converge().await;
 }
 
