@@ -137,6 +137,7 @@ mod tests {
         let metrics = Metrics::register(&mut registry);
         metrics.sessions_ended.get_or_create(&Reason { reason: "r" }).inc();
         metrics.write_requests.get_or_create(&Code { code: "c" }).inc();
+        metrics.objects_restored.get_or_create(&Object { object: "o" }).inc();
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let is_exported = |name: &str| text.lines().any(|line| line.split(['{', ' ']).next() == Some(name));
