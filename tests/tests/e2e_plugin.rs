@@ -92,9 +92,8 @@ fn show_status(plugin: &Plugin<'_>) {
     }
     assert!(!shown.stdout.contains('\u{1b}'), "no colours where no terminal is");
     let status = plugin.json(&["status", "orders"]);
-    let node_states: Vec<&Value> =
-        status["nodes"].as_array().unwrap().iter().map(|node| &node["state"]).collect();
-    assert_eq!(node_states, ["ready"; NODES as usize], "{status}");
+    let all: Vec<&Value> = status["nodes"].as_array().unwrap().iter().map(|node| &node["state"]).collect();
+    assert_eq!(all, ["ready"; NODES as usize], "{status}");
 }
 
 fn write_and_read(plugin: &Plugin<'_>) {

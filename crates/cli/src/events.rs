@@ -140,7 +140,7 @@ mod tests {
         let about = json!({"kind": "BroadcastCluster", "name": "orders"});
         json!({"apiVersion": "v1", "kind": "EventList", "metadata": {}, "items": [
             {"metadata": {"name": "b", "uid": "b"}, "involvedObject": about, "type": "Warning", "reason": "NodesNotReady",
-                "message": "1 of 3\\nnodes are ready", "eventTime": "2026-01-01T10:00:00.500000Z",
+                "message": "1 of 3\nnodes are ready", "eventTime": "2026-01-01T10:00:00.500000Z",
                 "series": {"count": 4, "lastObservedTime": "2026-01-01T12:00:00.000000Z"}},
             {"metadata": {"name": "a", "uid": "a"}, "involvedObject": about, "type": "Normal", "reason": "Ready",
                 "message": "the heart takes writes", "count": 2, "firstTimestamp": "2026-01-01T09:00:00Z",

@@ -49,7 +49,7 @@ impl Colours {
 
     fn paint(self, text: &str, look: Look) -> String {
         let code = match look {
-            _ if !self.0 => return text.to_owned(),
+            _ if !self.0 || text.is_empty() => return text.to_owned(),
             Look::Good => 32,
             Look::Doubtful => 33,
             Look::Bad => 31,

@@ -144,13 +144,7 @@ fn judge(expected: &BTreeSet<u32>, round: Round, equal: &mut Equal) -> Report {
     } else if expected.is_empty() {
         (Verdict::NotCompared, "there are no nodes".to_owned())
     } else if equal.has_all(expected) {
-        (
-            Verdict::Equal,
-            format!(
-                "{} same rows",
-                if expected.len() == 1 { "the node has the" } else { "all nodes have the" }
-            ),
-        )
+        (Verdict::Equal, "all nodes have the same rows".to_owned())
     } else {
         (Verdict::NotCompared, describe_obstacle(&round))
     };

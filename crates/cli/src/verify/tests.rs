@@ -33,7 +33,7 @@ fn judge_all(rounds: &[Vec<Answer>]) -> Report {
 fn nodes_are_equal_only_when_each_was_compared_at_one_position_with_the_others() {
     for (round, verdict, message) in [
         (vec![digests(9, "a"), digests(9, "a")], Verdict::Equal, "all nodes have the same rows"),
-        (vec![digests(9, "a")], Verdict::Equal, "the node has the same rows"),
+        (vec![digests(9, "a")], Verdict::Equal, "all nodes have the same rows"),
         (vec![digests(9, "a"), digests(8, "a")], Verdict::NotCompared, "at different positions"),
         (vec![digests(9, "a"), silent()], Verdict::NotCompared, "node 2 could not be asked"),
         (vec![], Verdict::NotCompared, "there are no nodes"),
