@@ -110,9 +110,10 @@ pub fn is_server_name(name: &str) -> bool {
 /// What a failed handshake, or the alert that the broker answered with, means to somebody who can mend it.
 pub(crate) fn describe_failure(error: &rustls::Error, has_certificate: bool) -> String {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "its certificate is not signed by a CA that is trusted here".to_owned()
-        }
+        // The second is what another CA of the same name gives.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "its certificate is not signed by a CA that is trusted here".to_owned(),
         rustls::Error::InvalidCertificate(problem) => format!("its certificate is refused: {problem}"),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "it does not speak TLS at this port (the usual one for TLS is 5671)".to_owned()

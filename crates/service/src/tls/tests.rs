@@ -78,6 +78,11 @@ fn a_failed_handshake_says_who_refuses_what() {
             "not signed by a CA that is trusted",
         ),
         (
+            Error::InvalidCertificate(CertificateError::BadSignature),
+            false,
+            "not signed by a CA that is trusted",
+        ),
+        (
             Error::InvalidCertificate(name),
             false,
             "not valid for name \"broker\"; certificate is only valid for DnsName(\"other\")",
