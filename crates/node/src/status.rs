@@ -203,7 +203,7 @@ fn publish(readiness: &watch::Sender<Readiness>, new: Readiness) {
         match &new {
             Readiness::Ready => tracing::info!("ready"),
             Readiness::NotReady(reason) if *old == Readiness::Ready => tracing::warn!(%reason, "not ready"),
-            Readiness::NotReady(_) => {}
+            Readiness::Standby | Readiness::NotReady(_) => {}
         }
         *old = new;
         true

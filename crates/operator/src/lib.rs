@@ -5,14 +5,16 @@
 //! - What it does depends on the resource and on what there is, never on what it remembers: killed anywhere, the next
 //!   process goes on. (The one thing remembered is the address of a broker whose Secret goes before its resource.)
 //! - No pod starts before the broker objects that it needs are there, and no queue goes before the pod that uses it.
-//! - While nothing changes it writes nothing.
-//! - Only `controller::apply`, `controller::status` and `broker` change anything outside; what `controller::events`
-//!   adds is only told.
+//! - While nothing changes it writes nothing but its renewals of the Lease.
+//! - Only `controller::apply`, `controller::status`, `broker` and `lease` change anything outside; what
+//!   `controller::events` adds is only told.
+//! - Of several replicas one does all this, and no two at a time: see [`lease`].
 
 pub mod broker;
 pub mod check;
 pub mod controller;
 pub mod heart;
+pub mod lease;
 pub mod metrics;
 pub mod names;
 pub mod secret;
@@ -20,7 +22,6 @@ pub mod settings;
 #[cfg(test)]
 mod testing;
 
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +33,9 @@ use broadcast_service::http::{http_client, serve};
 use broadcast_service::shutdown::{TaskError, Tasks};
 use futures_util::future::join_all;
 use jiff::SignedDuration;
-use kube::Client;
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -44,6 +45,7 @@ use crate::controller::error::ReconcileError;
 use crate::controller::memory::Memory;
 use crate::controller::reconcile::Context;
 use crate::controller::{build_controller, run_controller, watched_clusters};
+use crate::lease::{Election, Leadership, Loss};
 use crate::metrics::Metrics;
 use crate::names::MANAGER;
 use crate::settings::Settings;
@@ -59,7 +61,10 @@ const LIST_DEADLINE: Duration = Duration::from_secs(30);
 pub enum RunError {
     /// No way to the API server is configured.
     #[error("no Kubernetes cluster: {0}")]
-    NoCluster(#[source] Box<kube::Error>),
+    NoCluster(#[from] kube::config::InferConfigError),
+    /// What is configured is unusable.
+    #[error("client of the Kubernetes cluster: {0}")]
+    Client(#[source] Box<kube::Error>),
     /// The HTTP client cannot be set up.
     #[error("HTTP client: {0}")]
     Http(#[from] reqwest::Error),
@@ -76,9 +81,22 @@ pub enum RunError {
     Task(#[from] TaskError),
 }
 
-/// Runs until `shutdown`.
+/// What the controllers are started with.
+struct Operator {
+    client: Client,
+    http: reqwest::Client,
+    settings: Settings,
+    metrics: Metrics,
+    leadership: Leadership,
+    readiness: watch::Sender<Readiness>,
+}
+
+/// Runs until `shutdown`, or until leadership is lost.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), RunError> {
-    let client = Client::try_default().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
+    let config = Config::infer().await?;
+    let build_client = |leadership: &Leadership| {
+        lease::build_client(&config, leadership).map_err(|error| RunError::Client(Box::new(error)))
+    };
     let listener = TcpListener::bind(settings.admin)
         .await
         .map_err(|source| RunError::Listen { address: settings.admin, source })?;
@@ -86,51 +104,83 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let metrics = Metrics::register(&mut registry);
     let http = http_client()?;
     let (readiness, readiness_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
+    let (leadership, election) = match settings.lease() {
+        None => (Leadership::unlimited(), None),
+        Some(names) => {
+            let (leadership, free_client) = (Leadership::none(), build_client(&Leadership::unlimited())?);
+            (leadership.clone(), Some(Election::new(free_client, names, leadership)))
+        }
+    };
+    let client = build_client(&leadership)?;
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("admin", serve(listener, admin_router(readiness_seen, registry), shutdown.clone(), DRAIN));
     tracing::info!(namespaces = ?settings.namespaces(), admin = %settings.admin, "started");
-    tasks.spawn("controllers", run_controllers(client, http, settings, metrics, readiness, shutdown));
+    let operator = Operator { client, http, settings, metrics, leadership, readiness };
+    tasks.spawn("controllers", run_elected(election, operator, shutdown));
     Ok(tasks.run(DRAIN).await?)
 }
 
-/// Ready from when all resources are known until the process is told to stop.
-async fn run_controllers(
-    client: Client,
-    http: reqwest::Client,
-    settings: Settings,
-    metrics: Metrics,
-    readiness: watch::Sender<Readiness>,
+/// Runs the controllers while this process leads.
+async fn run_elected(
+    election: Option<Election>,
+    operator: Operator,
     shutdown: CancellationToken,
-) -> Result<(), Infallible> {
-    let namespaces = settings.namespaces();
-    let known = fetch_known_clusters(&client, &namespaces, &readiness);
-    if let Some(known_at_start) = shutdown.run_until_cancelled(known).await {
-        let (controllers, stores): (Vec<_>, Vec<_>) =
-            namespaces.iter().map(|namespace| build_controller(&client, namespace.as_deref())).unzip();
-        let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
-        let context = Arc::new(Context {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
-            http,
-            images: settings.images(),
-            stores,
-            known_at_start,
-            deletion_patience: SignedDuration::from_secs(settings.deletion_patience.into()),
-            metrics,
-            memory: Memory::default(),
-        });
-        readiness.send_replace(Readiness::Ready);
-        let run = |controller| run_controller(controller, context.clone(), shutdown.clone());
-        let mut all = pin!(join_all(controllers.into_iter().map(run)));
-        tokio::select! {
-            _ = &mut all => {}
-            () = shutdown.cancelled() => {
-                readiness.send_replace(Readiness::NotReady("stopping".to_owned()));
-                all.await;
-            }
+) -> Result<(), Loss> {
+    let metrics = operator.metrics.clone();
+    let Some(mut election) = election else {
+        metrics.set_leader(true);
+        run_controllers(operator, shutdown).await;
+        return Ok(());
+    };
+    let Some(won) = shutdown.run_until_cancelled(election.win(&operator.readiness)).await else {
+        return Ok(());
+    };
+    won?;
+    metrics.set_leader(true);
+    tokio::select! {
+        biased;
+        // Drops the controllers with all that they are about.
+        loss = election.hold() => Err(loss),
+        () = run_controllers(operator, shutdown) => {
+            metrics.set_leader(false);
+            election.release().await;
+            Ok(())
         }
     }
-    Ok(())
+}
+
+/// Ready from when all resources are known until the process is told to stop.
+async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
+    let Operator { client, http, settings, metrics, leadership, readiness } = operator;
+    let namespaces = settings.namespaces();
+    let known = fetch_known_clusters(&client, &namespaces, &readiness);
+    let Some(known_at_start) = shutdown.run_until_cancelled(known).await else { return };
+    let (controllers, stores): (Vec<_>, Vec<_>) =
+        namespaces.iter().map(|namespace| build_controller(&client, namespace.as_deref())).unzip();
+    let images = settings.images();
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(settings.pod_name) };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        http,
+        images,
+        stores,
+        known_at_start,
+        deletion_patience: SignedDuration::from_secs(settings.deletion_patience.into()),
+        metrics,
+        memory: Memory::default(),
+        leadership,
+    });
+    readiness.send_replace(Readiness::Ready);
+    let run = |controller| run_controller(controller, context.clone(), shutdown.clone());
+    let mut all = pin!(join_all(controllers.into_iter().map(run)));
+    tokio::select! {
+        _ = &mut all => {}
+        () = shutdown.cancelled() => {
+            readiness.send_replace(Readiness::NotReady("stopping".to_owned()));
+            all.await;
+        }
+    }
 }
 
 /// Reads all resources, trying until it works: the definition may be installed after the operator.

@@ -10,6 +10,7 @@ use broadcast_service::amqp::QueueDepth;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -24,6 +25,7 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     /// Objects of the broker that were gone and are made anew.
     pub drift_repaired: Counter,
+    leader: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +46,7 @@ impl Metrics {
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
             drift_repaired: Counter::default(),
+            leader: Gauge::default(),
         };
         registry.register_collector(Box::new(metrics.clusters.clone()));
         registry.register(
@@ -61,6 +64,11 @@ impl Metrics {
             "Exchanges, queues and bindings that were gone and are made anew",
             metrics.drift_repaired.clone(),
         );
+        registry.register(
+            "broadcast_operator_leader",
+            "Whether this replica is the one that works (1) or stands by (0)",
+            metrics.leader.clone(),
+        );
         metrics
     }
 
@@ -74,6 +82,11 @@ impl Metrics {
         } else {
             self.clusters.change(cluster, |known| known.is_backing_off = true);
         }
+    }
+
+    /// This process works from now on, or does so no longer.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     /// The queues were looked at; one that is not there, or could not be asked for, is not in `queues`.

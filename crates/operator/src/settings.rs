@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use clap::{Parser, Subcommand};
 
 use crate::controller::validate::DefaultImages;
+use crate::lease::LeaseNames;
+use crate::names::MANAGER;
 
 /// Keeps databases identical by broadcasting every write: the operator.
 #[derive(Debug, Clone, Parser)]
@@ -30,6 +32,22 @@ pub struct Settings {
     /// Where health, readiness and metrics are served.
     #[arg(long, env = "ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
+
+    /// Whether replicas share a Lease: one of them works, the others stand by.
+    #[arg(long, env = "LEADER_ELECTION")]
+    pub leader_election: bool,
+
+    /// The Lease's name.
+    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = MANAGER)]
+    pub lease_name: String,
+
+    /// The Lease's namespace: the pod's own.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", required_if_eq("leader_election", "true"))]
+    pub lease_namespace: Option<String>,
+
+    /// What this process calls itself in Lease and events; with a random part behind it, in the Lease.
+    #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = MANAGER)]
+    pub pod_name: String,
 
     /// What to do instead of running.
     #[command(subcommand)]
@@ -59,6 +77,14 @@ impl Settings {
         names.sort();
         names.dedup();
         if names.is_empty() { vec![None] } else { names.into_iter().map(Some).collect() }
+    }
+
+    /// The Lease that decides whether this process may work; `None` when it is the only one.
+    pub fn lease(&self) -> Option<LeaseNames> {
+        let namespace = self.lease_namespace.clone().filter(|_| self.leader_election)?;
+        // A container that starts again has the pod's name again, but not the Lease.
+        let identity = format!("{}_{:016x}", self.pod_name, rand::random::<u64>());
+        Some(LeaseNames { namespace, name: self.lease_name.clone(), identity })
     }
 
     /// The images where a resource names none.
@@ -98,6 +124,18 @@ mod tests {
         assert_eq!(settings.namespaces(), [Some("a".to_owned())]);
         let ready = Some("http://o:9090/readyz".to_owned());
         assert_eq!(settings.command, Some(Command::Check { ready }));
+    }
+
+    #[test]
+    fn a_lease_is_asked_for_by_name_and_with_an_identity_that_no_other_process_has() {
+        assert_eq!(parse(&["--lease-namespace=here"]).lease(), None);
+        let elected = parse(&["--leader-election", "--lease-namespace=here", "--pod-name=operator-1"]);
+        let (lease, other) = (elected.lease().unwrap(), elected.lease().unwrap());
+        assert_eq!((lease.namespace.as_str(), lease.name.as_str()), ("here", "broadcast-operator"));
+        assert!(lease.identity.starts_with("operator-1_") && lease.identity != other.identity, "{lease:?}");
+        let without = ["operator", "--heart-image=h", "--node-image=n", "--leader-election"];
+        let error = Settings::try_parse_from(without).unwrap_err().to_string();
+        assert!(error.contains("--lease-namespace"), "{error}");
     }
 
     #[test]

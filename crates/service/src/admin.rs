@@ -18,6 +18,8 @@ use crate::http::with_json_fallbacks;
 pub enum Readiness {
     /// It can.
     Ready,
+    /// It could, and waits until it is its turn.
+    Standby,
     /// It cannot, and why.
     NotReady(String),
 }
@@ -42,6 +44,7 @@ pub fn admin_router(readiness: watch::Receiver<Readiness>, registry: Registry) -
 async fn answer_readiness(State(admin): State<Admin>) -> Response {
     match &*admin.readiness.borrow() {
         Readiness::Ready => "ready\n".into_response(),
+        Readiness::Standby => "standby\n".into_response(),
         Readiness::NotReady(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
         }
@@ -85,6 +88,8 @@ mod tests {
         assert_eq!(ask(&router, "/healthz").await.0, StatusCode::OK);
         sender.send_replace(Readiness::Ready);
         assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+        sender.send_replace(Readiness::Standby);
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, "standby\n".to_owned()));
         assert_eq!(ask(&router, "/else").await.0, StatusCode::NOT_FOUND);
     }
 

@@ -6,6 +6,7 @@ use crate::controller::build::BuildError;
 use crate::controller::conflict::Conflict;
 use crate::controller::objects::Kind;
 use crate::controller::validate::InvalidCluster;
+use crate::lease::NotLeading;
 use crate::secret::SecretError;
 
 /// What to do about an error.
@@ -76,6 +77,9 @@ pub enum ReconcileError {
     /// It took too long.
     #[error("the pass did not end in time")]
     Timeout,
+    /// This process does not lead any more.
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
 }
 
 impl Problem {
@@ -123,6 +127,7 @@ impl ReconcileError {
             Self::Problem(problem) => problem.reason(),
             Self::Build(_) => "BuildFailed",
             Self::Timeout => "Timeout",
+            Self::NotLeading(_) => "NotLeading",
         }
     }
 
@@ -134,7 +139,7 @@ impl ReconcileError {
                 Class::WaitForChange
             }
             // An object of a resource that was deleted lately is on its way out.
-            Self::Kube { .. } | Self::NameTaken { .. } | Self::Timeout => Class::Retry,
+            Self::Kube { .. } | Self::NameTaken { .. } | Self::Timeout | Self::NotLeading(_) => Class::Retry,
             Self::Problem(problem) => problem.class(),
         }
     }
@@ -147,8 +152,8 @@ fn status_code(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// The library's own text repeats the whole answer in its debug form.
-fn describe(error: &kube::Error) -> String {
+/// What the API server, or the way to it, says. The library's own text repeats the whole answer in its debug form.
+pub fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, ConditionType};
 use broadcast_service::amqp::Connection;
+use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::Api;
@@ -30,6 +31,7 @@ use crate::controller::status::{
 };
 use crate::controller::unreadable::reconcile_unreadable;
 use crate::controller::validate::{DefaultImages, ValidCluster, validate};
+use crate::lease::Leadership;
 use crate::metrics::{Metrics, cluster_label};
 use crate::names::FINALIZER;
 
@@ -66,16 +68,22 @@ pub struct Context {
     pub metrics: Metrics,
     /// What is remembered.
     pub memory: Memory,
+    /// Whether this process may do anything.
+    pub leadership: Leadership,
 }
 
-/// A pass, with its deadline and its count.
+/// A pass, with its deadline and its count. Without leadership it does not begin, and at the end of it, it ends where it
+/// is: what it had open to the broker is cut.
 pub async fn reconcile(
     watched: Arc<WatchedCluster>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let started = Instant::now();
-    let pass = tokio::time::timeout(WHOLE_DEADLINE, reconcile_current(&watched, &context));
-    let result = pass.await.unwrap_or(Err(ReconcileError::Timeout));
+    let pass = context.leadership.guard(reconcile_current(&watched, &context).boxed());
+    let result = match tokio::time::timeout(WHOLE_DEADLINE, pass).await {
+        Ok(ended) => ended.unwrap_or_else(|not_leading| Err(not_leading.into())),
+        Err(_) => Err(ReconcileError::Timeout),
+    };
     let label = result.as_ref().map_or_else(ReconcileError::reason, |_| "ok");
     context.metrics.count_reconcile(&label_of(&*watched), label, started.elapsed());
     if result.is_ok() {

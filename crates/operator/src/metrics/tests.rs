@@ -32,6 +32,7 @@ fn filled() -> (Registry, Metrics) {
     });
     metrics.set_status("shop/orders", &serde_json::from_value(status).unwrap());
     metrics.count_reconcile("shop/orders", "Timeout", Duration::from_millis(5));
+    metrics.set_leader(true);
     (registry, metrics)
 }
 
@@ -51,6 +52,7 @@ fn the_documented_names_are_exported() {
         r#"broadcast_cluster_backing_off{cluster="shop/orders"} 1"#,
         r#"broadcast_operator_reconciles_total{result="Timeout"} 1"#,
         "broadcast_operator_reconcile_seconds_count 1",
+        "broadcast_operator_leader 1",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
     }

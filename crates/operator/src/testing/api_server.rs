@@ -47,7 +47,29 @@ pub(crate) fn api_server(exchanges: Vec<Exchange>) -> (Client, JoinHandle<()>) {
     (Client::new(service, "default"), tokio::spawn(serve(handle, exchanges)))
 }
 
+/// The client of a server that answers these requests and then takes all that come without a word. The task counts
+/// those.
+pub(crate) fn falling_silent_api_server(exchanges: Vec<Exchange>) -> (Client, JoinHandle<usize>) {
+    let (service, mut handle) = mock::pair::<Request<Body>, Response<Body>>();
+    let server = tokio::spawn(async move {
+        answer_in_order(&mut handle, exchanges).await;
+        let mut unanswered = Vec::new();
+        while let Some((_, send)) = handle.next_request().await {
+            unanswered.push(send);
+        }
+        unanswered.len()
+    });
+    (Client::new(service, "default"), server)
+}
+
 async fn serve(mut handle: Handle<Request<Body>, Response<Body>>, exchanges: Vec<Exchange>) {
+    answer_in_order(&mut handle, exchanges).await;
+    if let Some((request, _)) = handle.next_request().await {
+        panic!("{} {} was not expected", request.method(), request.uri());
+    }
+}
+
+async fn answer_in_order(handle: &mut Handle<Request<Body>, Response<Body>>, exchanges: Vec<Exchange>) {
     for exchange in exchanges {
         let Some((request, send)) = handle.next_request().await else {
             panic!("{} did not come", exchange.request);
@@ -57,9 +79,6 @@ async fn serve(mut handle: Handle<Request<Body>, Response<Body>>, exchanges: Vec
         (exchange.check)(&serde_json::from_slice(&body).unwrap_or_default());
         let answer = Body::from(serde_json::to_vec(&exchange.answer).unwrap());
         send.send_response(Response::builder().status(exchange.status).body(answer).unwrap());
-    }
-    if let Some((request, _)) = handle.next_request().await {
-        panic!("{} {} was not expected", request.method(), request.uri());
     }
 }
 

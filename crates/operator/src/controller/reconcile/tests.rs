@@ -15,6 +15,13 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// An API server with these objects and an operator that talks to it.
 fn operator(objects: &[(&str, Value)]) -> (Arc<Context>, Arc<Mutex<Kept>>) {
+    operator_that_leads(objects, |_| Leadership::unlimited())
+}
+
+fn operator_that_leads(
+    objects: &[(&str, Value)],
+    leadership: impl FnOnce(Arc<Mutex<Kept>>) -> Leadership,
+) -> (Arc<Context>, Arc<Mutex<Kept>>) {
     let objects = objects.iter().map(|(path, object)| ((*path).to_owned(), object.clone())).collect();
     let (client, kept) = keeping_api_server(objects);
     let context = Context {
@@ -27,6 +34,7 @@ fn operator(objects: &[(&str, Value)]) -> (Arc<Context>, Arc<Mutex<Kept>>) {
         deletion_patience: PATIENCE,
         metrics: Metrics::register(&mut Registry::default()),
         memory: Memory::default(),
+        leadership: leadership(kept.clone()),
     };
     (Arc::new(context), kept)
 }
@@ -182,4 +190,20 @@ async fn a_resource_that_cannot_be_read_is_told_and_keeps_the_rest_of_its_status
     kept.lock().unwrap().writes.clear();
     pass(&context).await.unwrap_err();
     assert_eq!(kept.lock().unwrap().writes, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_pass_ends_with_leadership_wherever_it_is() {
+    for allowed in [0, 1, 3] {
+        // A clock that goes on by one with every write.
+        let leadership = |kept: Arc<Mutex<Kept>>| {
+            let clock = move || Duration::from_secs(kept.lock().unwrap().writes.len() as u64);
+            let leadership = Leadership::on_clock(Arc::new(clock));
+            leadership.last_until(Duration::from_secs(allowed));
+            leadership
+        };
+        let (context, kept) = operator_that_leads(&[(RESOURCE, resource())], leadership);
+        assert_eq!(pass(&context).await.unwrap_err().reason(), "NotLeading");
+        assert_eq!(kept.lock().unwrap().writes.len() as u64, allowed);
+    }
 }
