@@ -26,7 +26,7 @@ pub(crate) const SAMPLE: &str = "orders";
 pub(crate) const SAMPLE_NAMESPACE: &str = "default";
 
 const RELEASE: &str = "broadcast-operator";
-const OPERATOR_NAMESPACE: &str = "broadcast-system";
+pub(crate) const OPERATOR_NAMESPACE: &str = "broadcast-system";
 
 /// The image that the manifest of RabbitMQ names: where it can be pulled, it is.
 const RABBITMQ_IMAGE: &str = "rabbitmq:4.0";
@@ -175,7 +175,8 @@ fn condition<'a>(resource: &'a Value, kind: &str) -> Option<&'a Value> {
 
 /// Writes to the log what somebody who looks for the cause would ask first.
 fn note_state(step: &Step, cluster: &Cluster) -> Result<()> {
-    let operator = format!("logs deployment/{RELEASE} --namespace={OPERATOR_NAMESPACE} --tail=20");
+    let operator =
+        format!("logs deployment/{RELEASE} --namespace={OPERATOR_NAMESPACE} --all-pods=true --tail=20");
     for question in [
         "describe broadcastclusters --all-namespaces",
         "get pods --all-namespaces --output=wide",

@@ -3,14 +3,16 @@
 use crate::cluster::layout::{
     HOST_ADDRESS, KUBELET_HEALTH_PORT, KUBELET_PORT, Layout, NETWORK, POD_INTERFACE, POD_NETWORK,
 };
+use crate::install::OPERATOR_NAMESPACE;
 
 /// All files by name, relative to the cluster's folder.
-pub(crate) fn build_files(layout: &Layout, pause_image: &str) -> [(&'static str, String); 4] {
+pub(crate) fn build_files(layout: &Layout, pause_image: &str) -> [(&'static str, String); 5] {
     [
         ("containerd.toml", build_containerd(layout, pause_image)),
         ("cni/10-bridge.conflist", build_network(layout)),
         ("kubelet.yaml", build_kubelet(layout)),
         ("Corefile", build_name_server(layout)),
+        ("audit.yaml", build_audit_policy()),
     ]
 }
 
@@ -83,6 +85,27 @@ configMapAndSecretChangeDetectionStrategy: Watch
 imageGCHighThresholdPercent: 100
 evictionHard: {{memory.available: "100Mi", nodefs.available: "1%", imagefs.available: "1%"}}
 "#
+    )
+}
+
+/// What the operator's pods write, and nobody else, with the time at which it came: a witness for tests.
+fn build_audit_policy() -> String {
+    let of_operator = format!(
+        "userGroups: [\"system:serviceaccounts:{OPERATOR_NAMESPACE}\"]
+  verbs: [create, update, patch, delete]"
+    );
+    format!(
+        "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Request
+  {of_operator}
+  resources: [{{group: coordination.k8s.io}}]
+- level: Metadata
+  {of_operator}
+- level: None
+"
     )
 }
 

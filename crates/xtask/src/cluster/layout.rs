@@ -66,6 +66,11 @@ impl Layout {
         self.run.join("containerd.sock")
     }
 
+    /// Where the API server notes what the operator writes.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.file("audit.log")
+    }
+
     /// Where the kubelet keeps pods' volumes.
     pub(crate) fn kubelet_folder(&self) -> PathBuf {
         self.file("kubelet")

@@ -107,6 +107,7 @@ impl Cluster {
         command.env("KUBECTL", &self.kubectl).env("HELM", &self.helm);
         if let Some(layout) = &self.local {
             command.env("BROADCAST_KUBELET_DIR", layout.kubelet_folder());
+            command.env("BROADCAST_AUDIT_LOG", layout.audit_log());
         }
     }
 

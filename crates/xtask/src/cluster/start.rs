@@ -164,6 +164,8 @@ fn api_server_arguments(layout: &Layout) -> Vec<String> {
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--token-auth-file={}", key("tokens.csv")),
         "--authorization-mode=Node,RBAC".to_owned(),
+        format!("--audit-policy-file={}", shown(&layout.file("audit.yaml"))),
+        format!("--audit-log-path={}", shown(&layout.audit_log())),
         format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
         "--allow-privileged=true".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
