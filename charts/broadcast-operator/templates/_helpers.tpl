@@ -126,10 +126,18 @@ env:
     value: {{ .Values.log.level | quote }}
   - name: LOG_FORMAT
     value: {{ .Values.log.format | quote }}
+  - name: LEADER_ELECTION
+    value: "true"
+  - name: LEASE_NAME
+    value: {{ include "operator.name" . }}
   - name: POD_NAME
     valueFrom:
       fieldRef:
         fieldPath: metadata.name
+  - name: POD_NAMESPACE
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.namespace
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
