@@ -5,9 +5,11 @@
 //! - One that fails first prints what the operator, the pods and the events say.
 //! - Any cluster will do: nothing needs this machine to be part of its network ([`forward`]).
 
+pub mod audit;
 pub mod broker;
 pub mod environment;
 pub mod forward;
+pub mod operators;
 pub mod resource;
 pub mod rows;
 
@@ -130,8 +132,7 @@ impl Scenario {
 
     /// The operator's pods, each with how often it was restarted.
     pub async fn operator_pods(&self) -> BTreeSet<(String, i32)> {
-        let pods: Api<Pod> = Api::namespaced(self.kube.clone(), OPERATOR_NAMESPACE);
-        let pods = pods.list(&ListParams::default()).await.unwrap();
+        let pods = self.operators().list(&ListParams::default()).await.unwrap();
         pods.iter().map(|pod| (pod.name_any(), count_restarts(pod))).collect()
     }
 

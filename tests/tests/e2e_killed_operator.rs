@@ -3,19 +3,16 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use broadcast_tests::cluster::environment::OPERATOR_NAMESPACE;
 use broadcast_tests::cluster::forward::is_running;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, wait_for_agreement};
+use broadcast_tests::cluster::resource::wait_for_agreement;
 use broadcast_tests::cluster::{self, Scenario};
-use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
-use tokio::time::timeout;
 
 #[test]
 fn a_scale_up_and_a_scale_down_are_finished_by_the_next_operator() {
@@ -43,22 +40,8 @@ fn a_scale_up_and_a_scale_down_are_finished_by_the_next_operator() {
 
 /// Scales, and kills the operator as soon as it has made or deleted the first Deployment.
 async fn scale_and_kill_operator(stage: &Scenario, nodes: u32) {
-    let api = stage.api::<Deployment>();
-    let version = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
-    let seconds = u32::try_from(ROLLOUT_PATIENCE.as_secs()).unwrap();
-    let changes = api.watch(&WatchParams::default().timeout(seconds), &version).await.unwrap();
-    pin_mut!(changes);
     let operators = running_operators(stage).await;
-    stage.kubectl(&["scale", "bcast/orders", &format!("--replicas={nodes}")]).unwrap();
-    loop {
-        let change =
-            timeout(ROLLOUT_PATIENCE, changes.next()).await.unwrap().expect("a first change").unwrap();
-        match change {
-            WatchEvent::Added(_) | WatchEvent::Deleted(_) => break,
-            WatchEvent::Modified(object) if object.metadata.deletion_timestamp.is_some() => break,
-            _ => {}
-        }
-    }
+    stage.begin_to_scale("orders", nodes).await;
     for pod in &operators {
         stage.kill(pod);
     }
@@ -74,8 +57,7 @@ async fn scale_and_kill_operator(stage: &Scenario, nodes: u32) {
 
 /// Every replica: a second one that stands by would hide what is lost with the first.
 async fn running_operators(stage: &Scenario) -> Vec<Pod> {
-    let pods: Api<Pod> = Api::namespaced(stage.kube.clone(), OPERATOR_NAMESPACE);
-    let pods = timeout(Duration::from_secs(10), pods.list(&ListParams::default())).await.unwrap().unwrap();
+    let pods = stage.operators().list(&ListParams::default()).await.unwrap();
     pods.into_iter().filter(is_running).collect()
 }
 

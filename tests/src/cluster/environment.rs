@@ -19,6 +19,8 @@ pub const RELEASE: &str = "broadcast-operator";
 pub struct Environment {
     /// The kubelet's folder, where it is on this machine: then pods' files can be read and their processes killed.
     pub kubelet_folder: Option<PathBuf>,
+    /// Where the API server notes what the operator writes, where it does.
+    pub audit_log: Option<PathBuf>,
     kubectl: String,
     helm: String,
     chart: String,
@@ -32,6 +34,7 @@ impl Environment {
         needed("KUBECONFIG");
         Self {
             kubelet_folder: env::var_os("BROADCAST_KUBELET_DIR").map(PathBuf::from),
+            audit_log: env::var_os("BROADCAST_AUDIT_LOG").map(PathBuf::from),
             kubectl: needed("KUBECTL"),
             helm: needed("HELM"),
             chart: needed("BROADCAST_CHART"),
