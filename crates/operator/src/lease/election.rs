@@ -217,7 +217,7 @@ fn build_lease(name: &str, last: Option<&Lease>, record: &Record) -> Lease {
 }
 
 fn no_answer(patience: Duration) -> String {
-    format!("no answer within {} s", patience.as_secs_f64())
+    format!("no answer within {:.1} s", patience.as_secs_f64())
 }
 
 #[cfg(test)]
