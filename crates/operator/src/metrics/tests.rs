@@ -4,6 +4,11 @@ use serde_json::json;
 
 use super::*;
 
+const SHIPPED: [&str; 2] = [
+    include_str!("../../../../charts/broadcast-operator/files/alerts.yaml"),
+    include_str!("../../../../charts/broadcast-operator/files/dashboard.json"),
+];
+
 fn export(registry: &Registry) -> String {
     let mut text = String::new();
     encode(&mut text, registry).unwrap();
@@ -59,6 +64,21 @@ fn the_documented_names_are_exported() {
     assert_eq!(text.matches("broadcast_queue_consumers{").count(), 1, "{text}");
     metrics.count_reconcile("shop/orders", "ok", Duration::from_millis(5));
     assert!(export(&registry).contains(r#"broadcast_cluster_backing_off{cluster="shop/orders"} 0"#));
+}
+
+/// What hearts and nodes export, their own tests look after.
+#[test]
+fn what_alerts_and_dashboard_name_is_exported() {
+    let text = export(&filled().0);
+    let is_exported = |name: &str| text.lines().any(|line| line.split(['{', ' ']).next() == Some(name));
+    let words = SHIPPED.iter().flat_map(|file| file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let is_other =
+        |word: &&str| ["broadcast_heart_", "broadcast_node_"].iter().any(|it| word.starts_with(it));
+    let names: Vec<_> = words.filter(|word| word.starts_with("broadcast_") && !is_other(word)).collect();
+    assert!(!names.is_empty());
+    for name in names {
+        assert!(is_exported(name), "{name} is not in:\n{text}");
+    }
 }
 
 #[test]
