@@ -60,6 +60,9 @@ enum Command {
         /// The suite `sim` simulates this one alone and prints everything that happens in it
         #[arg(long)]
         seed: Option<u64>,
+        /// The suite `e2e` runs these of its tests alone: `drift` is tests/tests/e2e_drift.rs
+        #[arg(long, value_name = "TEST")]
+        only: Vec<String>,
     },
     /// Write the files that are generated from the resource's types
     Codegen {
@@ -99,10 +102,10 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
             );
             Ok(())
         }
-        Command::Test { suites, rabbitmq, times, chaos_minutes, chaos_seed, seeds, seed } => {
+        Command::Test { suites, rabbitmq, times, chaos_minutes, chaos_seed, seeds, seed, only } => {
             let rabbitmq = rabbitmq.map_or_else(|| RabbitMq::value_variants().to_vec(), |one| vec![one]);
             let broker = BrokerChoices { rabbitmq, times, chaos_minutes, chaos_seed };
-            let choices = Choices { broker, seeds, seed };
+            let choices = Choices { broker, seeds, seed, only };
             tests::run(context, &suites, &choices)
         }
         Command::Tools => Tools::build(context).map(drop),

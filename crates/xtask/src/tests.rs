@@ -35,6 +35,8 @@ pub(crate) struct Choices {
     pub(crate) seeds: u64,
     /// The only one to simulate.
     pub(crate) seed: Option<u64>,
+    /// The end-to-end tests to run, as in `drift`; none means all.
+    pub(crate) only: Vec<String>,
 }
 
 /// Runs the suites in order and stops at the first that fails.
@@ -46,7 +48,7 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
             Suite::Unit => ("unit", test_units(context)),
             Suite::Sim => ("sim", simulate(context, choices)),
             Suite::Broker => ("broker", broker_tests::run(context, &choices.broker)),
-            Suite::E2e => ("e2e", test_end_to_end(context)),
+            Suite::E2e => ("e2e", test_end_to_end(context, &choices.only)),
         };
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
         println!("test suite {name}: {verdict} after {}", words(started.elapsed()));
@@ -89,11 +91,11 @@ fn test_chart(context: &Context) -> Result<()> {
 
 /// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them, and the
 /// machine has to look as before.
-fn test_end_to_end(context: &Context) -> Result<()> {
+fn test_end_to_end(context: &Context, only: &[String]) -> Result<()> {
     apt::install(context, apt::FOR_RECORDS)?;
     apt::install(context, apt::FOR_MONITORING)?;
     let cluster = Cluster::bring_up(context)?;
-    let outcome = test_on_cluster(context, &cluster);
+    let outcome = test_on_cluster(context, &cluster, only);
     let Some(before) = &cluster.before else { return outcome };
     let gone = take_down(context);
     outcome.and(gone)?;
@@ -106,12 +108,15 @@ fn test_end_to_end(context: &Context) -> Result<()> {
     }
 }
 
-fn test_on_cluster(context: &Context, cluster: &Cluster) -> Result<()> {
+fn test_on_cluster(context: &Context, cluster: &Cluster, only: &[String]) -> Result<()> {
     let images = provide_images(context, cluster, None)?;
     install_rabbitmq(context, cluster)?;
     // One of the tests runs it.
     cargo(context, "build --package broadcast-cli")?;
-    let arguments = "test --package broadcast-tests --test e2e* -- --test-threads=1";
+    let chosen: Vec<_> = only.iter().map(|name| format!("--test e2e_{name}")).collect();
+    let chosen = if chosen.is_empty() { "--test e2e*".to_owned() } else { chosen.join(" ") };
+    // What one behaviour does wrong hides nothing of the others.
+    let arguments = format!("test --package broadcast-tests --no-fail-fast {chosen} -- --test-threads=1");
     let mut tests = context.cargo();
     tests.args(arguments.split(' ')).env("BROADCAST_CHART", context.root.join("charts/broadcast-operator"));
     cluster.introduce_to(&mut tests);
