@@ -60,7 +60,7 @@ enum Command {
         /// The suite `sim` simulates this one alone and prints everything that happens in it
         #[arg(long)]
         seed: Option<u64>,
-        /// The suite `e2e` runs these of its tests alone: `drift` is tests/tests/e2e_drift.rs
+        /// The suite `e2e` runs these of its tests alone: `drift` is `tests/tests/e2e_drift.rs`
         #[arg(long, value_name = "TEST")]
         only: Vec<String>,
     },
