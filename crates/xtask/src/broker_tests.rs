@@ -29,7 +29,7 @@ pub(crate) struct BrokerChoices {
 
 /// Runs the suite.
 pub(crate) fn run(context: &Context, choices: &BrokerChoices) -> Result<()> {
-    let build = "build --package broadcast-heart --package broadcast-node";
+    let build = "build --workspace --bin heart --bin node";
     println!("cargo {build}");
     run_in_the_open(context.cargo().args(build.split(' ')))?;
     let mut rounds = Rounds::default();
@@ -78,7 +78,7 @@ impl Rounds {
 
 fn test(context: &Context, version: RabbitMq, choices: &BrokerChoices, report: &Path) -> Result<()> {
     let root = version.provide(context)?;
-    let arguments = format!("test --package broadcast-tests --test broker* -- --test-threads={AT_A_TIME}");
+    let arguments = format!("test --workspace --test broker* -- --test-threads={AT_A_TIME}");
     println!("with RabbitMQ {}: cargo {arguments}", version.name());
     let mut tests = context.cargo();
     tests.args(arguments.split(' ')).env("BROADCAST_TEST_REPORT", report);

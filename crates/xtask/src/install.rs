@@ -197,7 +197,7 @@ pub(crate) fn check_chart(context: &Context, cluster: &Cluster, images: &ImageNa
     context.step("checking the chart's manifests against the API server", |step| {
         let mut template = cluster.helm(&["template", RELEASE]);
         // What is off by itself and needs no other definitions is judged too.
-        template.arg(&chart).args(["--namespace=default"]).args(build_chart_values(images));
+        template.arg(&chart).args(["--namespace=default", "--no-hooks"]).args(build_chart_values(images));
         template.args(["--set=networkPolicy.enabled=true", "--set=metrics.dashboard.enabled=true"]);
         let manifests = step.read(&mut template)?;
         if manifests.trim().is_empty() {

@@ -57,6 +57,8 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
     Ok(())
 }
 
+/// Whatever is built is built with `--workspace`: a part alone has other features of its dependencies, all of which would be
+/// compiled once more.
 fn cargo(context: &Context, arguments: &str) -> Result<()> {
     println!("cargo {arguments}");
     run_in_the_open(context.cargo().args(arguments.split(' ')))
@@ -76,15 +78,14 @@ fn test_units(context: &Context) -> Result<()> {
     cargo(context, "fmt --all --check")?;
     cargo(context, "clippy --workspace --all-targets -- -D warnings")?;
     codegen::check(context)?;
-    cargo(context, "test --workspace --exclude broadcast-tests")?;
-    cargo(context, "test --package broadcast-tests --lib")?;
+    cargo(context, "test --workspace --lib --bins")?;
     test_chart(context)
 }
 
 fn test_chart(context: &Context) -> Result<()> {
     apt::install(context, apt::FOR_MONITORING)?;
     let helm = Tools::build_helm(context)?.path("helm");
-    let arguments = "test --package broadcast-tests --test chart";
+    let arguments = "test --workspace --test chart";
     println!("cargo {arguments}");
     run_in_the_open(context.cargo().args(arguments.split(' ')).env("HELM", helm).env("PROMTOOL", "promtool"))
 }
@@ -112,11 +113,11 @@ fn test_on_cluster(context: &Context, cluster: &Cluster, only: &[String]) -> Res
     let images = provide_images(context, cluster, None)?;
     install_rabbitmq(context, cluster)?;
     // One of the tests runs it.
-    cargo(context, "build --package broadcast-cli")?;
+    cargo(context, "build --workspace --bin kubectl-broadcast")?;
     let chosen: Vec<_> = only.iter().map(|name| format!("--test e2e_{name}")).collect();
     let chosen = if chosen.is_empty() { "--test e2e*".to_owned() } else { chosen.join(" ") };
     // What one behaviour does wrong hides nothing of the others.
-    let arguments = format!("test --package broadcast-tests --no-fail-fast {chosen} -- --test-threads=1");
+    let arguments = format!("test --workspace --no-fail-fast {chosen} -- --test-threads=1");
     let mut tests = context.cargo();
     tests.args(arguments.split(' ')).env("BROADCAST_CHART", context.root.join("charts/broadcast-operator"));
     cluster.introduce_to(&mut tests);
