@@ -40,6 +40,8 @@ const MATRIX: &[(&str, &[&str], &[&str])] = &[
         &[
             "ClusterRole broadcast-operator",
             "ClusterRoleBinding broadcast-operator",
+            "Role broadcast-system/broadcast-operator-lease",
+            "RoleBinding broadcast-system/broadcast-operator-lease",
             "ServiceAccount broadcast-system/broadcast-operator",
         ],
     ),
