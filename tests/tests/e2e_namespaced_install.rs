@@ -16,11 +16,14 @@ const OWN_RELEASE: &str = "own";
 const OWN_NAME: &str = "own-broadcast-operator";
 
 /// Verbs, API group and resource; what the operator may do with them in its namespace. Elsewhere it may nothing.
-const RIGHTS: [(&str, &str, &str, bool); 12] = [
+const RIGHTS: [(&str, &str, &str, bool); 15] = [
     ("list", "broadcast.dev", "broadcastclusters", true),
     ("watch", "broadcast.dev", "broadcastclusters", true),
     ("delete", "broadcast.dev", "broadcastclusters", false),
     ("create", "apps", "deployments", true),
+    ("delete", "networking.k8s.io", "networkpolicies", true),
+    ("patch", "policy", "poddisruptionbudgets", true),
+    ("list", "coordination.k8s.io", "leases", false),
     ("get", "", "secrets", true),
     ("list", "", "secrets", false),
     ("watch", "", "secrets", false),

@@ -15,7 +15,7 @@ const NAME_PATTERN: &str = "should match '^[A-Za-z0-9_][A-Za-z0-9_.:-]*$'";
 #[test]
 fn a_wrong_manifest_is_refused_with_field_and_allowed_values() {
     cluster::run("refused", async |stage| {
-        let cases: [Case; 20] = [
+        let cases: [Case; 28] = [
             ("/spec/nodes/replicas", json!(0), &["spec.nodes.replicas", "greater than or equal to 1"]),
             ("/spec/nodes/replicas", json!(101), &["spec.nodes.replicas", "less than or equal to 100"]),
             ("/spec/nodes/replicas", json!("three"), &["spec.nodes.replicas", "must be of type integer"]),
@@ -51,6 +51,38 @@ fn a_wrong_manifest_is_refused_with_field_and_allowed_values() {
                 json!("a-name-of-more-than-40-characters-is-too-l"),
                 &["metadata.name", "at most 40 characters"],
             ),
+            ("/spec/backlog", json!({"maxBytes": "1.5Gi"}), &["spec.backlog.maxBytes", "should match"]),
+            (
+                "/spec/deletionPolicy",
+                json!("Keep"),
+                &["spec.deletionPolicy", r#"supported values: "Delete", "Retain""#],
+            ),
+            ("/spec/historyId", json!("a_b"), &["spec.historyId", "should match"]),
+            (
+                "/spec/rabbitmq/tls",
+                json!({"serverName": "a b"}),
+                &["spec.rabbitmq.tls.serverName", "should match"],
+            ),
+            (
+                "/spec/rabbitmq/tls",
+                json!({"caSecretRef": {}}),
+                &["spec.rabbitmq.tls.caSecretRef.name", "Required"],
+            ),
+            (
+                "/spec/networkPolicy",
+                json!({"clients": [{}]}),
+                &["spec.networkPolicy.clients[0]", "either cidr, or podSelector or namespaceSelector"],
+            ),
+            (
+                "/spec/networkPolicy",
+                json!({"monitoring": [{"cidr": "ten"}]}),
+                &["spec.networkPolicy.monitoring[0].cidr", "should match"],
+            ),
+            (
+                "/spec/networkPolicy",
+                json!({"clients": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}]}),
+                &["spec.networkPolicy.clients[0].podSelector.matchExpressions[0].operator", r#""NotIn""#],
+            ),
             ("/metadata/name", json!("1st"), &["metadata.name", "a lower-case letter, then"]),
         ];
         let manifest = build_manifest(&stage.sample("orders", 3));
@@ -68,12 +100,13 @@ fn what_cannot_change_is_refused_and_what_can_is_not() {
         resource.spec.heart.replicas = 1;
         stage.apply(&resource).await;
         let manifest = build_manifest(&resource);
-        let cases: [Case; 5] = [
+        let cases: [Case; 6] = [
             ("/spec/exchange", json!("other"), &["spec.exchange", "exchange is immutable"]),
             ("/spec/queueName", json!("other"), &["spec.queueName", "queueName is immutable"]),
             ("/spec/queueType", json!("quorum"), &["spec.queueType", "queueType is immutable"]),
             ("/spec/rabbitmq/vhost", json!("other"), &["spec.rabbitmq", "vhost is immutable"]),
             ("/spec/nodes/storage", json!({"size": "1Gi"}), &["spec.nodes", "storage is immutable"]),
+            ("/spec/historyId", json!("other"), &["historyId is immutable"]),
         ];
         for (place, value, expected) in cases {
             assert_refused(stage, &change(&manifest, place, value), place, expected);

@@ -157,13 +157,13 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
     let Some(known_at_start) = shutdown.run_until_cancelled(known).await else { return };
     let (controllers, stores): (Vec<_>, Vec<_>) =
         namespaces.iter().map(|namespace| build_controller(&client, namespace.as_deref())).unzip();
-    let images = settings.images();
+    let installation = settings.installation();
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(settings.pod_name) };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         http,
-        images,
+        installation,
         stores,
         known_at_start,
         deletion_patience: SignedDuration::from_secs(settings.deletion_patience.into()),

@@ -112,6 +112,11 @@ impl ObjectNames {
         format!("{}-node-{id}", self.cluster)
     }
 
+    /// The `NetworkPolicy` of the pods.
+    pub fn network_policy(&self) -> String {
+        self.cluster.clone()
+    }
+
     /// The `ServiceAccount` of a component's pods.
     pub fn service_account(&self, component: Component) -> String {
         format!("{}-{}", self.cluster, component.as_str())
@@ -130,6 +135,11 @@ impl ObjectNames {
     /// The labels by which a component's pods are selected. They never change: a Deployment's selector cannot.
     pub fn selector(&self, component: Component) -> BTreeMap<String, String> {
         build_labels(&[(INSTANCE_LABEL, &self.cluster), (COMPONENT_LABEL, component.as_str())])
+    }
+
+    /// The labels by which all pods are selected: the instance alone may be another program's, too.
+    pub fn pods(&self) -> BTreeMap<String, String> {
+        build_labels(&[(INSTANCE_LABEL, &self.cluster), (MANAGED_BY_LABEL, MANAGER)])
     }
 
     /// The labels by which one node's pod is selected.
@@ -153,6 +163,11 @@ impl ObjectNames {
 /// The label selector of everything that is made for any cluster.
 pub fn managed_selector() -> String {
     format!("{MANAGED_BY_LABEL}={MANAGER}")
+}
+
+/// The labels of the operator's own pods, as the chart gives them.
+pub fn operator_labels() -> BTreeMap<String, String> {
+    build_labels(&[(NAME_LABEL, MANAGER)])
 }
 
 /// The component that an object's labels say it belongs to.

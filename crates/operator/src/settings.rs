@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 
-use crate::controller::validate::DefaultImages;
+use crate::controller::validate::Installation;
 use crate::lease::LeaseNames;
 use crate::names::MANAGER;
 
@@ -41,9 +41,9 @@ pub struct Settings {
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = MANAGER)]
     pub lease_name: String,
 
-    /// The Lease's namespace: the pod's own.
+    /// The pod's namespace: the Lease is there, and hearts and nodes let the operator in from there.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", required_if_eq("leader_election", "true"))]
-    pub lease_namespace: Option<String>,
+    pub pod_namespace: Option<String>,
 
     /// What this process calls itself in Lease and events; with a random part behind it, in the Lease.
     #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = MANAGER)]
@@ -81,15 +81,19 @@ impl Settings {
 
     /// The Lease that decides whether this process may work; `None` when it is the only one.
     pub fn lease(&self) -> Option<LeaseNames> {
-        let namespace = self.lease_namespace.clone().filter(|_| self.leader_election)?;
+        let namespace = self.pod_namespace.clone().filter(|_| self.leader_election)?;
         // A container that starts again has the pod's name again, but not the Lease.
         let identity = format!("{}_{:016x}", self.pod_name, rand::random::<u64>());
         Some(LeaseNames { namespace, name: self.lease_name.clone(), identity })
     }
 
-    /// The images where a resource names none.
-    pub fn images(&self) -> DefaultImages {
-        DefaultImages { heart: self.heart_image.clone(), node: self.node_image.clone() }
+    /// What it says of all resources.
+    pub fn installation(&self) -> Installation {
+        Installation {
+            heart_image: self.heart_image.clone(),
+            node_image: self.node_image.clone(),
+            namespace: self.pod_namespace.clone(),
+        }
     }
 }
 
@@ -128,14 +132,14 @@ mod tests {
 
     #[test]
     fn a_lease_is_asked_for_by_name_and_with_an_identity_that_no_other_process_has() {
-        assert_eq!(parse(&["--lease-namespace=here"]).lease(), None);
-        let elected = parse(&["--leader-election", "--lease-namespace=here", "--pod-name=operator-1"]);
+        assert_eq!(parse(&["--pod-namespace=here"]).lease(), None);
+        let elected = parse(&["--leader-election", "--pod-namespace=here", "--pod-name=operator-1"]);
         let (lease, other) = (elected.lease().unwrap(), elected.lease().unwrap());
         assert_eq!((lease.namespace.as_str(), lease.name.as_str()), ("here", "broadcast-operator"));
         assert!(lease.identity.starts_with("operator-1_") && lease.identity != other.identity, "{lease:?}");
         let without = ["operator", "--heart-image=h", "--node-image=n", "--leader-election"];
         let error = Settings::try_parse_from(without).unwrap_err().to_string();
-        assert!(error.contains("--lease-namespace"), "{error}");
+        assert!(error.contains("--pod-namespace"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::broker::ObservedBroker;
 use crate::controller::objects::ObservedObjects;
 use crate::controller::observe::Observed;
-use crate::controller::validate::{DefaultImages, ValidCluster, validate};
+use crate::controller::validate::{Installation, ValidCluster, validate};
 use crate::secret::{BrokerAccess, parse_secret};
 
 /// The resource of the documentation, as the API server hands it out.
@@ -34,14 +34,18 @@ pub(crate) fn cluster() -> BroadcastCluster {
     .unwrap()
 }
 
-/// The images of the operator's own version.
-pub(crate) fn images() -> DefaultImages {
-    DefaultImages { heart: "heart:test".to_owned(), node: "node:test".to_owned() }
+/// What the operator of the tests says of all resources.
+pub(crate) fn installation() -> Installation {
+    Installation {
+        heart_image: "heart:test".to_owned(),
+        node_image: "node:test".to_owned(),
+        namespace: Some("broadcast-system".to_owned()),
+    }
 }
 
 /// The resource of the documentation, validated.
 pub(crate) fn valid() -> ValidCluster {
-    validate(&cluster(), &images()).unwrap()
+    validate(&cluster(), &installation()).unwrap()
 }
 
 /// The broker's address.

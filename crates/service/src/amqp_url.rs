@@ -111,6 +111,11 @@ impl AmqpUrl {
         format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
     }
 
+    /// The broker's TCP port.
+    pub fn port(&self) -> u16 {
+        self.uri.authority.port
+    }
+
     /// The user's name.
     pub fn user(&self) -> &str {
         &self.uri.authority.userinfo.username

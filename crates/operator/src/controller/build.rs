@@ -7,6 +7,7 @@
 //! protocol allows.
 
 mod config;
+mod guards;
 mod pod;
 mod services;
 mod workloads;
@@ -17,9 +18,12 @@ use broadcast_protocol::names::NodeId;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::controller::build::config::{ConfigFiles, build_config, build_node_list};
+use crate::controller::build::guards::{build_disruption_budget, build_network_policy};
 use crate::controller::build::services::{
     build_heart_service, build_hearts_service, build_nodes_service, build_read_service,
 };
@@ -53,6 +57,10 @@ pub struct ClusterResources {
     pub hearts_service: Service,
     /// The ready nodes.
     pub read_service: Service,
+    /// Who may talk to hearts and nodes, if that is to be said.
+    pub network_policy: Option<NetworkPolicy>,
+    /// How many hearts and nodes a drain may take at a time.
+    pub disruption_budgets: [PodDisruptionBudget; 2],
     /// The hearts.
     pub heart: Deployment,
     /// The nodes.
@@ -109,6 +117,12 @@ pub fn build_resources(
         nodes_service: build_nodes_service(cluster),
         hearts_service: build_hearts_service(cluster),
         read_service: build_read_service(cluster),
+        network_policy: cluster
+            .network
+            .as_ref()
+            .map(|rules| build_network_policy(cluster, rules, access, existing)),
+        disruption_budgets: [Component::Heart, Component::Node]
+            .map(|part| build_disruption_budget(cluster, part)),
         heart: build_heart(cluster, &files, existing),
         nodes: ids.iter().map(build_node_resources).collect(),
         config: build_config(cluster, files),
@@ -127,6 +141,8 @@ impl ClusterResources {
             nodes_service,
             hearts_service,
             read_service,
+            network_policy,
+            disruption_budgets,
             heart,
             nodes,
         } = self;
@@ -142,6 +158,12 @@ impl ClusterResources {
         }
         for service in [&heart_service, &nodes_service, &hearts_service, &read_service] {
             foundations.push(DesiredObject::new(Kind::Service, service)?);
+        }
+        if let Some(policy) = &network_policy {
+            foundations.push(DesiredObject::new(Kind::NetworkPolicy, policy)?);
+        }
+        for budget in &disruption_budgets {
+            foundations.push(DesiredObject::new(Kind::PodDisruptionBudget, budget)?);
         }
         let mut ordered_nodes = BTreeMap::new();
         for (id, NodeResources { claim, deployment }) in nodes {

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::ApiResource;
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +28,10 @@ pub enum Kind {
     ConfigMap,
     /// Names and addresses.
     Service,
+    /// Who may talk to whom.
+    NetworkPolicy,
+    /// How many pods a drain may take at a time.
+    PodDisruptionBudget,
     /// Volumes.
     PersistentVolumeClaim,
     /// Pods.
@@ -34,8 +40,15 @@ pub enum Kind {
 
 impl Kind {
     /// Those that are listed by label; Secrets are only ever read by name.
-    pub const LISTED: [Self; 5] =
-        [Self::ServiceAccount, Self::ConfigMap, Self::Service, Self::PersistentVolumeClaim, Self::Deployment];
+    pub const LISTED: [Self; 7] = [
+        Self::ServiceAccount,
+        Self::ConfigMap,
+        Self::Service,
+        Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
+        Self::PersistentVolumeClaim,
+        Self::Deployment,
+    ];
 
     /// Where the API server has them.
     pub fn api_resource(self) -> ApiResource {
@@ -44,6 +57,8 @@ impl Kind {
             Self::Secret => ApiResource::erase::<Secret>(&()),
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Self::PersistentVolumeClaim => ApiResource::erase::<PersistentVolumeClaim>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
         }
@@ -56,6 +71,8 @@ impl Kind {
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Service => "Service",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::Deployment => "Deployment",
         }

@@ -30,7 +30,7 @@ use crate::controller::status::{
     publish_status_of,
 };
 use crate::controller::unreadable::reconcile_unreadable;
-use crate::controller::validate::{DefaultImages, ValidCluster, validate};
+use crate::controller::validate::{Installation, ValidCluster, validate};
 use crate::lease::Leadership;
 use crate::metrics::{Metrics, cluster_label};
 use crate::names::FINALIZER;
@@ -57,7 +57,7 @@ pub struct Context {
     /// For events.
     pub recorder: Recorder,
     /// The images where a resource names none.
-    pub images: DefaultImages,
+    pub installation: Installation,
     /// All resources that are watched.
     pub stores: Vec<Store<WatchedCluster>>,
     /// The resources that there were when the process started.
@@ -150,7 +150,7 @@ async fn run_pass(
     context: &Context,
 ) -> Result<Option<Pass>, ReconcileError> {
     let deleted_at = cluster.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-    let valid = match validate(cluster, &context.images) {
+    let valid = match validate(cluster, &context.installation) {
         // Nobody can say what it has there.
         Err(problems) if deleted_at.is_some_and(|since| context.is_overdue(since)) => {
             release(&context.client, &cluster.metadata).await?;

@@ -3,9 +3,11 @@
 //! The API server has checked all of this, unless the definition that is installed is another version's; then this is
 //! what keeps a wrong value away from the broker.
 
+use std::net::IpAddr;
+
 use broadcast_api::{
     BroadcastCluster, BroadcastClusterSpec, DeletionPolicy, MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES,
-    QueueType, ResourcesSpec, StorageSpec, TlsSpec,
+    PeerSpec, QueueType, ResourcesSpec, StorageSpec, TlsSpec,
 };
 use broadcast_protocol::names::{BrokerNames, check_name};
 use broadcast_protocol::topology::{self, Topology};
@@ -20,13 +22,15 @@ use crate::names::ObjectNames;
 /// The least that a node's queue may hold, in bytes: the largest message has to fit in, and others beside it.
 const MIN_BACKLOG_BYTES: u64 = 16 << 20;
 
-/// The container images where the resource names none.
+/// What is the same for all resources.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DefaultImages {
-    /// Of hearts.
-    pub heart: String,
-    /// Of nodes.
-    pub node: String,
+pub struct Installation {
+    /// The container image of hearts where the resource names none.
+    pub heart_image: String,
+    /// The container image of nodes where the resource names none.
+    pub node_image: String,
+    /// Where the operator runs, if it runs in the cluster.
+    pub namespace: Option<String>,
 }
 
 /// A resource that can be acted on.
@@ -66,8 +70,21 @@ pub struct ValidCluster {
     pub annotations: Annotations,
     /// The volume of each node.
     pub storage: Option<StorageSpec>,
+    /// Who may talk to its pods; `None` leaves that to others.
+    pub network: Option<NetworkRules>,
     /// What marks an object as its own.
     pub owner: OwnerReference,
+}
+
+/// Who may talk to the pods besides themselves: `None` is everybody, an empty list nobody.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkRules {
+    /// To the API.
+    pub clients: Option<Vec<PeerSpec>>,
+    /// To health and metrics.
+    pub monitoring: Option<Vec<PeerSpec>>,
+    /// Where the operator runs, if it runs in the cluster.
+    pub operator_namespace: Option<String>,
 }
 
 /// Processes of one kind.
@@ -89,7 +106,10 @@ pub struct Workload {
 pub struct InvalidCluster(pub Vec<String>);
 
 /// Checks a resource.
-pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<ValidCluster, InvalidCluster> {
+pub fn validate(
+    cluster: &BroadcastCluster,
+    installation: &Installation,
+) -> Result<ValidCluster, InvalidCluster> {
     let spec = &cluster.spec;
     let name = cluster.metadata.name.clone().unwrap_or_default();
     let mut problems = find_problems(&name, spec);
@@ -131,18 +151,23 @@ pub fn validate(cluster: &BroadcastCluster, images: &DefaultImages) -> Result<Va
         heart: Workload {
             replicas: spec.heart.replicas,
             image: spec.heart.image.clone(),
-            default_image: images.heart.clone(),
+            default_image: installation.heart_image.clone(),
             resources: spec.heart.resources.clone(),
         },
         nodes: Workload {
             replicas: spec.nodes.replicas,
             image: spec.nodes.image.clone(),
-            default_image: images.node.clone(),
+            default_image: installation.node_image.clone(),
             resources: spec.nodes.resources.clone(),
         },
         retains: spec.deletion_policy == DeletionPolicy::Retain,
         annotations,
         storage: spec.nodes.storage.clone(),
+        network: spec.network_policy.enabled.then(|| NetworkRules {
+            clients: spec.network_policy.clients.clone(),
+            monitoring: spec.network_policy.monitoring.clone(),
+            operator_namespace: installation.namespace.clone(),
+        }),
         owner,
     })
 }
@@ -173,6 +198,13 @@ fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
         problems
             .push(format!("spec.rabbitmq.tls.serverName: {name:?} is neither a DNS name nor an IP address"));
     }
+    for (field, peers) in [
+        ("spec.networkPolicy.clients", &spec.network_policy.clients),
+        ("spec.networkPolicy.monitoring", &spec.network_policy.monitoring),
+    ] {
+        let wrong = peers.iter().flatten().filter_map(find_problem_of_peer);
+        problems.extend(wrong.map(|problem| format!("{field}: {problem}")));
+    }
     for (field, replicas, most) in [
         ("spec.heart.replicas", spec.heart.replicas, MAX_HEARTS),
         ("spec.nodes.replicas", spec.nodes.replicas, MAX_NODES),
@@ -182,6 +214,25 @@ fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
         }
     }
     problems
+}
+
+fn find_problem_of_peer(peer: &PeerSpec) -> Option<String> {
+    let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
+    match &peer.cidr {
+        Some(_) if selects => Some("cidr excludes podSelector and namespaceSelector".to_owned()),
+        Some(cidr) if !is_cidr(cidr) => {
+            Some(format!("cidr {cidr:?} is not a range of addresses such as \"10.0.0.0/8\""))
+        }
+        None if !selects => Some("one of podSelector, namespaceSelector and cidr is needed".to_owned()),
+        _ => None,
+    }
+}
+
+fn is_cidr(text: &str) -> bool {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(address, length)| Some((address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?)));
+    parsed.is_some_and(|(address, length)| length <= if address.is_ipv4() { 32 } else { 128 })
 }
 
 fn is_prefix(name: &str) -> bool {
@@ -194,12 +245,14 @@ fn is_prefix(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
     use super::*;
-    use crate::testing::{cluster, images};
+    use crate::testing::{cluster, installation};
 
     #[test]
     fn a_valid_resource_becomes_values() {
-        let valid = validate(&cluster(), &images()).unwrap();
+        let valid = validate(&cluster(), &installation()).unwrap();
         assert_eq!(valid.topology.names().exchange(), "write_requests_fanout");
         assert_eq!((valid.nodes.replicas, valid.nodes.default_image.as_str()), (3, "node:test"));
         assert_eq!(valid.owner.uid, valid.uid);
@@ -210,7 +263,7 @@ mod tests {
         let mut cluster = cluster();
         let mut with = |text: &str| {
             text.clone_into(&mut cluster.spec.backlog.max_bytes);
-            validate(&cluster, &images()).map(|valid| valid.backlog_bytes)
+            validate(&cluster, &installation()).map(|valid| valid.backlog_bytes)
         };
         assert_eq!(with("1Gi"), Ok(1 << 30));
         assert_eq!(with("16Mi"), Ok(16 << 20));
@@ -227,10 +280,10 @@ mod tests {
     #[test]
     fn the_history_is_the_resources_own_unless_another_one_left_it_behind() {
         let mut cluster = cluster();
-        let own = validate(&cluster, &images()).unwrap();
+        let own = validate(&cluster, &installation()).unwrap();
         assert_eq!((&own.history, own.is_successor), (&own.uid, false));
         cluster.spec.history_id = Some("h1".to_owned());
-        let next = validate(&cluster, &images()).unwrap();
+        let next = validate(&cluster, &installation()).unwrap();
         assert_eq!((next.history.as_str(), next.is_successor), ("h1", true));
     }
 
@@ -245,12 +298,21 @@ mod tests {
         cluster.spec.heart.replicas = 0;
         cluster.spec.nodes.replicas = 101;
         cluster.spec.backlog.max_bytes = "1".to_owned();
-        let problems = validate(&cluster, &images()).unwrap_err().0;
+        let peer = |cidr: Option<&str>| PeerSpec { cidr: cidr.map(str::to_owned), ..PeerSpec::default() };
+        let mut both = peer(Some("10.0.0.0/8"));
+        both.pod_selector = Some(LabelSelector::default());
+        cluster.spec.network_policy.clients = Some(vec![peer(None), both, peer(Some("::/128"))]);
+        cluster.spec.network_policy.monitoring = Some(vec![peer(Some("10.0.0.0/33")), peer(Some("ten/8"))]);
+        let problems = validate(&cluster, &installation()).unwrap_err().0;
         let fields = [
             "metadata.name",
             "spec.exchange",
             "spec.queueName",
             "spec.rabbitmq.tls.serverName",
+            "spec.networkPolicy.clients: one of podSelector, namespaceSelector and cidr is needed",
+            "spec.networkPolicy.clients: cidr excludes podSelector and namespaceSelector",
+            "spec.networkPolicy.monitoring: cidr \"10.0.0.0/33\" is not a range of addresses such as \"10.0.0.0/8\"",
+            "spec.networkPolicy.monitoring: cidr \"ten/8\"",
             "spec.heart",
             "spec.nodes",
             "spec.backlog",

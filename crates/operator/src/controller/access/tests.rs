@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::controller::validate::validate;
 use crate::testing::api_server::{Exchange, api_server, expect, refuse};
-use crate::testing::{cluster, images, other_access};
+use crate::testing::{cluster, installation, other_access};
 
 const SECRETS: &str = "GET /api/v1/namespaces/shop/secrets";
 
@@ -26,7 +26,7 @@ async fn fetch(is_deleted: bool, exchanges: Vec<Exchange>) -> Result<BrokerAcces
     let mut cluster = cluster();
     cluster.spec.rabbitmq.tls = serde_json::from_value(json!({"caSecretRef": {"name": "ca"}})).unwrap();
     cluster.metadata.deletion_timestamp = is_deleted.then(|| Time(Timestamp::now()));
-    let valid = validate(&cluster, &images()).unwrap();
+    let valid = validate(&cluster, &installation()).unwrap();
     let (client, server) = api_server(exchanges);
     let http = reqwest::Client::new();
     let sources = Sources { client: &client, http: &http, all: Vec::new(), last_access: None };

@@ -1,4 +1,4 @@
-use broadcast_api::{ResourcesSpec, StorageSpec};
+use broadcast_api::{PeerSpec, ResourcesSpec, StorageSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
@@ -118,8 +118,8 @@ fn credentials_and_tls_change_the_secret_and_no_pod() {
     assert_eq!((before.heart, before.nodes), (after.heart, after.nodes));
     let changed: Vec<_> =
         before.foundations.iter().zip(&after.foundations).filter(|(one, other)| one != other).collect();
-    let [(one, other)] = changed[..] else { panic!("{changed:?}") };
-    assert_eq!((one.kind, other.kind), (Kind::Secret, Kind::Secret));
+    let [(one, other), (policy, _)] = changed[..] else { panic!("{changed:?}") };
+    assert_eq!((one.kind, other.kind, policy.kind), (Kind::Secret, Kind::Secret, Kind::NetworkPolicy));
     // Each way round: what is not needed any more is no difference by itself, but the address names it no more.
     for (wanted, found) in [(one, other), (other, one)] {
         let found = ObservedObjects::from([((Kind::Secret, found.name.clone()), found.body.clone())]);
@@ -153,4 +153,39 @@ fn an_operator_with_new_images_changes_nothing_that_is_there() {
     assert_eq!(images(after), ["node:test", "node:new", "node:test", "heart:test"]);
     upgraded.nodes.image = Some("node:named".to_owned());
     assert_eq!(images(build(&upgraded)), ["node:named", "node:named", "node:named", "heart:test"]);
+}
+
+fn policy_of(cluster: &ValidCluster, existing: &ObservedObjects) -> Option<DesiredObject> {
+    let objects = build_resources(cluster, &ids([1]), None, existing).unwrap().into_ordered().unwrap();
+    objects.foundations.into_iter().find(|object| object.kind == Kind::NetworkPolicy)
+}
+
+#[test]
+fn who_is_named_is_let_in_and_an_empty_list_is_nobody() {
+    let mut cluster = valid();
+    let peer = PeerSpec { cidr: Some("10.0.0.0/8".to_owned()), ..PeerSpec::default() };
+    let rules = cluster.network.as_mut().unwrap();
+    (rules.clients, rules.monitoring) = (Some(vec![peer]), Some(Vec::new()));
+    let policy = policy_of(&cluster, &ObservedObjects::new()).unwrap().body;
+    let ingress = policy["spec"]["ingress"].as_array().unwrap();
+    let ports: Vec<_> = ingress.iter().map(|rule| rule["ports"][0]["port"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [8080, 8080]);
+    assert_eq!(ingress[1]["from"], serde_json::json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}]));
+
+    cluster.network = None;
+    assert_eq!(policy_of(&cluster, &ObservedObjects::new()), None);
+}
+
+#[test]
+fn while_no_address_is_known_the_port_of_the_broker_stays_as_it_is() {
+    let cluster = valid();
+    let ordered = resources(&cluster).into_ordered().unwrap();
+    let made = ordered.foundations.into_iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap();
+    assert_eq!(made.body["spec"]["egress"][0]["ports"][0]["port"], 5672);
+    let existing = ObservedObjects::from([((made.kind, made.name.clone()), made.body.clone())]);
+    assert_eq!(policy_of(&cluster, &existing), Some(made));
+    let without = policy_of(&cluster, &ObservedObjects::new()).unwrap();
+    assert_eq!(without.body["spec"]["egress"].as_array().unwrap().len(), 2);
+    let existing = ObservedObjects::from([((without.kind, without.name.clone()), without.body.clone())]);
+    assert_eq!(policy_of(&cluster, &existing), Some(without));
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::api_server::{Kept, keeping_api_server};
-use crate::testing::{cluster, images};
+use crate::testing::{cluster, installation};
 
 const RESOURCE: &str = "/apis/broadcast.dev/v1alpha1/namespaces/shop/broadcastclusters/orders";
 const SECRET: &str = "/api/v1/namespaces/shop/secrets/rabbitmq";
@@ -28,7 +28,7 @@ fn operator_that_leads(
         recorder: Recorder::new(client.clone(), Reporter::from("test".to_owned())),
         client,
         http: reqwest::Client::new(),
-        images: images(),
+        installation: installation(),
         stores: Vec::new(),
         known_at_start: Vec::new(),
         deletion_patience: PATIENCE,
