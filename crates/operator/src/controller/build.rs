@@ -212,4 +212,6 @@ fn build_amqp(cluster: &ValidCluster, access: &BrokerAccess) -> Secret {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -193,6 +193,25 @@ fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
             problems.push(format!("{field}: {problem}"));
         }
     }
+    let tls = spec.rabbitmq.tls.as_ref();
+    let of_tls = tls.into_iter().flat_map(|tls| {
+        [
+            ("spec.rabbitmq.tls.caSecretRef.name", tls.ca_secret_ref.as_ref()),
+            ("spec.rabbitmq.tls.clientCertSecretRef.name", tls.client_cert_secret_ref.as_ref()),
+        ]
+    });
+    let secrets =
+        [("spec.rabbitmq.secretRef.name", Some(&spec.rabbitmq.secret_ref))].into_iter().chain(of_tls);
+    for (field, reference) in secrets {
+        if let Some(name) = reference.map(|reference| &reference.name).filter(|name| !is_object_name(name)) {
+            problems.push(format!("{field}: {name:?} is not a DNS name such as \"rabbitmq-default-user\""));
+        }
+    }
+    if let Some(id) = spec.history_id.as_ref().filter(|id| !is_label_value(id)) {
+        problems.push(format!(
+            "spec.historyId: {id:?} is not 1 to 63 letters, digits and '-', a letter or digit at both ends"
+        ));
+    }
     let server_name = spec.rabbitmq.tls.as_ref().and_then(|tls| tls.server_name.as_ref());
     if let Some(name) = server_name.filter(|name| !is_server_name(name)) {
         problems
@@ -233,6 +252,22 @@ fn is_cidr(text: &str) -> bool {
         .split_once('/')
         .and_then(|(address, length)| Some((address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?)));
     parsed.is_some_and(|(address, length)| length <= if address.is_ipv4() { 32 } else { 128 })
+}
+
+fn is_object_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+fn is_label_value(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn is_prefix(name: &str) -> bool {
