@@ -71,6 +71,11 @@ fn another_user_in_the_secret_is_in_use_soon_without_a_restart_and_without_a_los
             oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
         }
         assert_eq!(fetch_pods(stage).await, pods, "a pod was replaced or restarted");
+        let events = stage.events("orders").await;
+        assert!(
+            events.iter().any(|event| event.reason.as_deref() == Some("CredentialsChanged")),
+            "{events:?}"
+        );
     });
 }
 

@@ -5,6 +5,7 @@
 //! - A pass has a deadline, passes of one resource never overlap, and while nothing changes nothing is written.
 
 pub mod access;
+pub mod actions;
 pub mod annotations;
 pub mod apply;
 pub mod backlogs;

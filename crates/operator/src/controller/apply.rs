@@ -30,6 +30,8 @@ pub struct Tools<'a> {
 /// What came of a plan.
 #[derive(Debug)]
 pub struct Applied {
+    /// How many steps are done.
+    pub done: usize,
     /// The objects that are there now.
     pub objects: ObservedObjects,
     /// The status as it was recorded on the way.
@@ -46,13 +48,14 @@ pub async fn apply(
     observed: ObservedObjects,
     status: BroadcastClusterStatus,
 ) -> Applied {
-    let mut applied = Applied { objects: observed, status, failure: None };
+    let mut applied = Applied { done: 0, objects: observed, status, failure: None };
     for step in steps {
         tracing::debug!(cluster = cluster.names.cluster(), ?step, "applying");
         if let Err(error) = apply_step(step, cluster, tools, &mut applied).await {
             applied.failure = Some(error);
             break;
         }
+        applied.done += 1;
     }
     applied
 }

@@ -17,6 +17,7 @@ use kube::{Client, Resource, ResourceExt};
 
 use crate::broker::ObservedBroker;
 use crate::controller::WatchedCluster;
+use crate::controller::actions::draft_actions;
 use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
 use crate::controller::drift::{count_repairs, draft_repairs};
 use crate::controller::error::ReconcileError;
@@ -187,9 +188,15 @@ async fn run_pass(
     let is_wanted = deleted_at.is_none() && !valid.annotations.paused;
     let missing = if is_wanted { observed.missing(valid.topology.names()) } else { Vec::new() };
     let tools = Tools { client: &context.client, connection: connection.as_ref() };
+    let actions = match deleted_at {
+        Some(_) => Vec::new(),
+        None => draft_actions(&valid, &observed.recorded, &observed.objects, &steps),
+    };
     let objects = std::mem::take(&mut observed.objects);
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
     close(connection).await;
+    let done = actions.into_iter().filter(|(place, _)| *place < applied.done).map(|(_, draft)| draft);
+    publish_events(&context.recorder, &cluster.object_ref(&()), done.collect()).await;
     observed.objects = std::mem::take(&mut applied.objects);
     show_queues(cluster, &observed, context);
     if applied.failure.is_none() && steps.contains(&Step::RemoveFinalizer) {
