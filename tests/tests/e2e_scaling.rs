@@ -21,6 +21,13 @@ fn scaling_to_five_and_to_two_under_writes_loses_none_of_them() {
         scale_under_writes(stage, "down", 2, &oracle).await;
         check_nodes(stage, 2, &oracle).await;
         check_leftovers(stage).await;
+        let told: Vec<_> =
+            stage.events("orders").await.into_iter().filter_map(|event| event.message).collect();
+        for note in
+            ["nodes 4, 5 come, as spec.nodes.replicas is 5", "node 3 goes, as spec.nodes.replicas is 2"]
+        {
+            assert!(told.iter().any(|found| found.contains(note)), "{note:?} is not in {told:?}");
+        }
     });
 }
 
@@ -29,6 +36,11 @@ async fn scale_under_writes(stage: &Scenario, name: &str, nodes: u32, oracle: &O
     let load = Load::start(name, &[heart], oracle, 4, 100_000);
     load.progress(200).await;
     stage.kubectl(&["scale", "bcast/orders", &format!("--replicas={nodes}")]).unwrap();
+    // As a script would wait: what was ready before does not count.
+    let wait = ["wait", "--for=condition=Ready", "bcast/orders", "--timeout=120s", "--request-timeout=0"];
+    stage.kubectl(&wait).unwrap();
+    let status = stage.fetch("orders").await.status.unwrap();
+    assert_eq!(status.nodes_ready, format!("{nodes}/{nodes}"));
     stage.wait_until_ready("orders", nodes).await;
     load.progress(200).await;
     load.finish().await;
