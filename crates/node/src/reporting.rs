@@ -177,7 +177,8 @@ fn build_report(cluster: &str, node: NodeId, status: &Status, told: u64) -> Repo
         malformed: status.malformed,
         rebuilds: status.rebuilds,
         queues_restored: status.queues_restored,
-        silent_seconds: status.silence.map(|silence| silence.as_secs_f64()),
+        silences: status.silences,
+        silent_seconds: status.silence.as_secs_f64(),
         reason: status.reason.clone(),
     }
 }

@@ -206,7 +206,6 @@ impl<'a> Session<'a> {
     async fn handle_deliveries(&mut self, first: Result<Delivery, AmqpError>) -> Result<(), End> {
         let started = Instant::now();
         (self.heard, self.checked) = (started, started);
-        self.node.status.send_if_modified(|status| status.silence.take().is_some());
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(delivery) = next {
@@ -289,7 +288,10 @@ impl<'a> Session<'a> {
         tracing::debug!("nothing came for {SILENCE:?}; declaring everything again");
         let declared = shutdown.run_until_cancelled(self.node.declare(self.connection)).await;
         let silence = self.heard.elapsed();
-        self.node.status.send_modify(|status| status.silence = Some(silence));
+        self.node.status.send_modify(|status| {
+            status.silences += 1;
+            status.silence = silence;
+        });
         self.checked = Instant::now();
         Ok(declared.ok_or(End::Stopped)??)
     }

@@ -102,8 +102,10 @@ pub(crate) struct Status {
     pub(crate) rebuilds: u64,
     /// How often its queue was gone and made anew, since the start.
     pub(crate) queues_restored: u64,
-    /// For how long nothing had come out of the queue when it was bound again; until something comes.
-    pub(crate) silence: Option<Duration>,
+    /// How often the queue was bound again because nothing had come out of it, since the start.
+    pub(crate) silences: u64,
+    /// For how long nothing had come when it was bound again last.
+    pub(crate) silence: Duration,
     /// Messages given back to the broker because they could not be applied, since the start.
     pub(crate) failed: u64,
     /// Malformed messages rejected since the start.
@@ -132,7 +134,8 @@ impl Status {
             missing: None,
             rebuilds: 0,
             queues_restored: 0,
-            silence: None,
+            silences: 0,
+            silence: Duration::ZERO,
             failed: 0,
             malformed: 0,
         }

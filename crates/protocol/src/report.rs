@@ -103,9 +103,12 @@ pub struct Report {
     /// How often its queue was gone and it has made it anew, since it started.
     #[serde(default)]
     pub queues_restored: u64,
-    /// For how long nothing has come out of its queue, in seconds, when that is so long that it has bound it again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silent_seconds: Option<f64>,
+    /// How often it has bound its queue again because nothing had come out of it for long, since it started.
+    #[serde(default)]
+    pub silences: u64,
+    /// How long nothing had come, in seconds, when it did that last.
+    #[serde(default)]
+    pub silent_seconds: f64,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -192,7 +195,8 @@ mod tests {
             malformed: 0,
             rebuilds: 0,
             queues_restored: 0,
-            silent_seconds: None,
+            silences: 0,
+            silent_seconds: 0.0,
             reason: None,
         };
         let json = serde_json::to_value(&report).unwrap();

@@ -55,7 +55,8 @@ pub(super) fn report(node: u32, epoch: u64, applied: Position) -> Report {
         malformed: 0,
         rebuilds: 0,
         queues_restored: 0,
-        silent_seconds: None,
+        silences: 0,
+        silent_seconds: 0.0,
         reason: None,
     }
 }

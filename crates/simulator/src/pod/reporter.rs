@@ -110,7 +110,8 @@ impl Pod {
             malformed: 0,
             rebuilds: 0,
             queues_restored: 0,
-            silent_seconds: None,
+            silences: 0,
+            silent_seconds: 0.0,
             reason: None,
         })
     }
