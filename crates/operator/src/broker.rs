@@ -63,7 +63,7 @@ pub struct ObservedBroker {
     pub node_queues: BTreeMap<NodeId, QueueDepth>,
     /// The queues that exist of those that every cluster has: of the newest messages, and of rejected ones.
     pub common_queues: Vec<(Queue, QueueDepth)>,
-    /// What else there should be and is not, such as `exchange orders`.
+    /// What was looked for and is not there, such as `exchange orders`.
     pub missing: Vec<String>,
     /// The id of the history that the head queue has a message of. Looked at only before the cluster's own has begun.
     pub history: Option<String>,
@@ -87,27 +87,39 @@ pub async fn fetch_broker(
     let connection = Connection::connect(access.url(), MANAGER).await.map_err(about_address)?;
     let mut observed = ObservedBroker::default();
     for id in ids {
-        if let Some(depth) = inspect_queue(&connection, &names.node_queue(*id)).await? {
-            observed.node_queues.insert(*id, depth);
+        let queue = names.node_queue(*id);
+        match inspect_queue(&connection, &queue).await? {
+            Some(depth) => _ = observed.node_queues.insert(*id, depth),
+            None => observed.missing.push(describe_queue(&queue)),
         }
     }
     for exchange in [names.exchange().to_owned(), names.dead_exchange()] {
-        let about = BrokerError::about(format!("exchange {exchange}"));
+        let about = BrokerError::about(describe_exchange(&exchange));
         if !connection.has_exchange(&exchange).await.map_err(about)? {
-            observed.missing.push(format!("exchange {exchange}"));
+            observed.missing.push(describe_exchange(&exchange));
         }
     }
     for (kind, queue) in [(Queue::Head, names.head_queue()), (Queue::Dead, names.dead_queue())] {
         match inspect_queue(&connection, &queue).await? {
             Some(depth) => observed.common_queues.push((kind, depth)),
-            None => observed.missing.push(format!("queue {queue}")),
+            None => observed.missing.push(describe_queue(&queue)),
         }
     }
     Ok((connection, observed))
 }
 
+/// What an exchange is called in messages.
+pub fn describe_exchange(name: &str) -> String {
+    format!("exchange {name}")
+}
+
+/// What a queue is called in messages.
+pub fn describe_queue(name: &str) -> String {
+    format!("queue {name}")
+}
+
 async fn inspect_queue(connection: &Connection, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
-    connection.inspect_queue(queue).await.map_err(BrokerError::about(format!("queue {queue}")))
+    connection.inspect_queue(queue).await.map_err(BrokerError::about(describe_queue(queue)))
 }
 
 /// The id of the history that a head queue has a message of; the message stays there.
@@ -132,7 +144,7 @@ pub async fn fetch_history(
         channel.close().await?;
         Ok(history)
     };
-    fetch.await.map_err(BrokerError::about(format!("queue {head_queue}")))
+    fetch.await.map_err(BrokerError::about(describe_queue(head_queue)))
 }
 
 /// Puts the mark of a new cluster into the head queue. Only when this returns without error is it there for sure.
@@ -146,23 +158,29 @@ pub async fn publish_genesis(
         genesis::publish_genesis(&publisher, cluster, head_queue, MANAGER).await?;
         publisher.close().await
     };
-    publish.await.map_err(BrokerError::about(format!("queue {head_queue}")))
+    publish.await.map_err(BrokerError::about(describe_queue(head_queue)))
 }
 
-/// Declares an exchange.
+/// Declares an exchange, and says whether it was not there. That is looked at once more, as others may have deleted or
+/// declared it since all was looked at.
 pub async fn declare_exchange(
     connection: &Connection,
     exchange: &ExchangeDeclaration,
-) -> Result<(), BrokerError> {
-    connection
-        .declare_exchange(exchange)
-        .await
-        .map_err(BrokerError::about(format!("exchange {}", exchange.name)))
+) -> Result<bool, BrokerError> {
+    let declare = async {
+        let is_there = connection.has_exchange(&exchange.name).await?;
+        connection.declare_exchange(exchange).await.map(|()| !is_there)
+    };
+    declare.await.map_err(BrokerError::about(describe_exchange(&exchange.name)))
 }
 
-/// Declares a queue and binds it.
-pub async fn declare_queue(connection: &Connection, queue: &QueueDeclaration) -> Result<(), BrokerError> {
-    connection.declare_queue(queue).await.map_err(BrokerError::about(format!("queue {}", queue.name)))
+/// Declares a queue and binds it, and says whether it was not there.
+pub async fn declare_queue(connection: &Connection, queue: &QueueDeclaration) -> Result<bool, BrokerError> {
+    let declare = async {
+        let is_there = connection.inspect_queue(&queue.name).await?.is_some();
+        connection.declare_queue(queue).await.map(|()| !is_there)
+    };
+    declare.await.map_err(BrokerError::about(describe_queue(&queue.name)))
 }
 
 /// Removes a queue. It is unbound first: a broker may close a publisher's connection when a bound one goes. One with
@@ -184,7 +202,7 @@ pub async fn remove_queue(connection: &Connection, queue: &QueueDeclaration) -> 
         connection.unbind_queue(&queue.name, &queue.bound_to).await?;
         connection.delete_queue(&queue.name).await
     };
-    remove.await.map_err(BrokerError::about(format!("queue {}", queue.name)))
+    remove.await.map_err(BrokerError::about(describe_queue(&queue.name)))
 }
 
 /// Removes an exchange. One of another type is somebody else's and stays.
@@ -202,7 +220,7 @@ pub async fn remove_exchange(
             Err(error) => Err(error),
         }
     };
-    remove.await.map_err(BrokerError::about(format!("exchange {}", exchange.name)))
+    remove.await.map_err(BrokerError::about(describe_exchange(&exchange.name)))
 }
 
 /// Declares a node's queue; one that has been declared with one of the `former` limits is made anew. What it holds, other
@@ -230,7 +248,7 @@ pub async fn replace_queue(
         }
         Err(refused)
     };
-    replace.await.map_err(BrokerError::about(format!("queue {}", queue.name)))
+    replace.await.map_err(BrokerError::about(describe_queue(&queue.name)))
 }
 
 fn note_left(name: &str, text: &str) {

@@ -9,7 +9,8 @@ use kube::{Client, CustomResourceExt, ResourceExt};
 use serde_json::json;
 
 use crate::broker::{
-    declare_exchange, declare_queue, publish_genesis, remove_exchange, remove_queue, replace_queue,
+    declare_exchange, declare_queue, describe_exchange, describe_queue, publish_genesis, remove_exchange,
+    remove_queue, replace_queue,
 };
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
@@ -32,6 +33,8 @@ pub struct Tools<'a> {
 pub struct Applied {
     /// How many steps are done.
     pub done: usize,
+    /// What was not on the broker when it was declared.
+    pub made: Vec<String>,
     /// The objects that are there now.
     pub objects: ObservedObjects,
     /// The status as it was recorded on the way.
@@ -48,7 +51,7 @@ pub async fn apply(
     observed: ObservedObjects,
     status: BroadcastClusterStatus,
 ) -> Applied {
-    let mut applied = Applied { done: 0, objects: observed, status, failure: None };
+    let mut applied = Applied { done: 0, made: Vec::new(), objects: observed, status, failure: None };
     for step in steps {
         tracing::debug!(cluster = cluster.names.cluster(), ?step, "applying");
         if let Err(error) = apply_step(step, cluster, tools, &mut applied).await {
@@ -97,21 +100,30 @@ async fn apply_step(
         | Step::PublishGenesis(_)
         | Step::RemoveQueue(_)
         | Step::RemoveExchange(_) => {
-            apply_broker_step(step, cluster, tools.connection).await.map_err(Into::into)
+            let made = apply_broker_step(step, cluster, tools.connection).await?;
+            applied.made.extend(made);
+            Ok(())
         }
     }
 }
 
+/// Says what was not there and is now.
 async fn apply_broker_step(
     step: &Step,
     cluster: &ValidCluster,
     connection: Option<&Connection>,
-) -> Result<(), Problem> {
+) -> Result<Option<String>, Problem> {
     // A plan has steps for the broker only when it was reached.
-    let Some(connection) = connection else { return Ok(()) };
+    let Some(connection) = connection else { return Ok(None) };
     match step {
-        Step::DeclareExchange(exchange) => declare_exchange(connection, exchange).await?,
-        Step::DeclareQueue(queue) => declare_queue(connection, queue).await?,
+        Step::DeclareExchange(exchange) => {
+            let is_new = declare_exchange(connection, exchange).await?;
+            return Ok(is_new.then(|| describe_exchange(&exchange.name)));
+        }
+        Step::DeclareQueue(queue) => {
+            let is_new = declare_queue(connection, queue).await?;
+            return Ok(is_new.then(|| describe_queue(&queue.name)));
+        }
         Step::ReplaceQueue { queue, former } => replace_queue(connection, queue, former).await?,
         Step::PublishGenesis(queue) => publish_genesis(connection, &cluster.history, queue).await?,
         Step::RemoveQueue(queue) => remove_queue(connection, queue).await?,
@@ -123,7 +135,7 @@ async fn apply_broker_step(
         | Step::Delete(..)
         | Step::RemoveFinalizer => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn apply_object(

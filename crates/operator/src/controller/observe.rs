@@ -13,7 +13,7 @@ use kube::core::{DynamicObject, TypeMeta};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use crate::broker::{ObservedBroker, fetch_broker, fetch_history};
+use crate::broker::{ObservedBroker, describe_exchange, describe_queue, fetch_broker, fetch_history};
 use crate::controller::access::fetch_access;
 use crate::controller::conflict::find_conflict;
 use crate::controller::error::{Problem, ReconcileError};
@@ -63,7 +63,6 @@ impl Observed {
     /// The nodes that something is left of in Kubernetes, or that were written down before anything was made.
     pub fn node_ids(&self) -> BTreeSet<NodeId> {
         // A volume that is to outlive its node says nothing of the node.
-
         let bound = self.objects.iter().filter(|(_, object)| is_owned(object));
         let of_objects = bound.filter_map(|(key, _)| self.node_of(key));
         self.recorded
@@ -84,24 +83,31 @@ impl Observed {
         self.objects.get(&(kind, name.to_owned()))
     }
 
-    /// What there should be on the broker by now and is not, for people.
-    pub fn missing(&self, names: &BrokerNames) -> Vec<String> {
-        let Ok(broker) = &self.broker else { return Vec::new() };
+    /// What there should be on the broker by now, for people.
+    pub fn expected(&self, names: &BrokerNames) -> BTreeSet<String> {
         if !self.genesis {
-            return Vec::new();
+            return BTreeSet::new();
         }
         // A node that has a pod had a queue before.
         let has_pod = |id: &NodeId| {
             self.objects.keys().any(|key| key.0 == Kind::Deployment && self.node_of(key) == Some(*id))
         };
-        let has_no_queue = |id: &&NodeId| !broker.node_queues.contains_key(id) && !self.removing.contains(id);
-        let nodes = self
-            .recorded
+        let staying = self.recorded.difference(&self.removing).filter(|id| has_pod(id));
+        let exchanges = [names.exchange().to_owned(), names.dead_exchange()];
+        let queues = [names.head_queue(), names.dead_queue()].into_iter();
+        let queues = queues.chain(staying.map(|id| names.node_queue(*id)));
+        exchanges
             .iter()
-            .filter(has_no_queue)
-            .filter(|id| has_pod(id))
-            .map(|id| format!("queue {}", names.node_queue(*id)));
-        broker.missing.iter().cloned().chain(nodes).collect()
+            .map(|name| describe_exchange(name))
+            .chain(queues.map(|name| describe_queue(&name)))
+            .collect()
+    }
+
+    /// What of that is not there.
+    pub fn missing(&self, names: &BrokerNames) -> Vec<String> {
+        let Ok(broker) = &self.broker else { return Vec::new() };
+        let expected = self.expected(names);
+        broker.missing.iter().filter(|object| expected.contains(*object)).cloned().collect()
     }
 
     /// The hearts that can be asked.

@@ -1,5 +1,6 @@
 //! One pass over one resource, from the API server's answer to the delay until the next pass.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -186,7 +187,7 @@ async fn run_pass(
         }
     };
     let is_wanted = deleted_at.is_none() && !valid.annotations.paused;
-    let missing = if is_wanted { observed.missing(valid.topology.names()) } else { Vec::new() };
+    let expected = if is_wanted { observed.expected(valid.topology.names()) } else { BTreeSet::new() };
     let tools = Tools { client: &context.client, connection: connection.as_ref() };
     let actions = match deleted_at {
         Some(_) => Vec::new(),
@@ -195,6 +196,7 @@ async fn run_pass(
     let objects = std::mem::take(&mut observed.objects);
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
     close(connection).await;
+    let missing = applied.made.iter().filter(|object| expected.contains(*object)).cloned().collect();
     let done = actions.into_iter().filter(|(place, _)| *place < applied.done).map(|(_, draft)| draft);
     publish_events(&context.recorder, &cluster.object_ref(&()), done.collect()).await;
     observed.objects = std::mem::take(&mut applied.objects);
