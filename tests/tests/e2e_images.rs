@@ -11,7 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 #[test]
-fn every_pod_is_unprivileged_with_a_read_only_root_under_restricted_pod_security() {
+fn every_pod_is_unprivileged_and_without_a_shell_under_restricted_pod_security() {
     cluster::run("images", async |stage| {
         stage.apply(&stage.sample("orders", 1)).await;
         stage.wait_until_ready("orders", 1).await;
@@ -53,6 +53,15 @@ fn check_pod(stage: &Scenario, pod: &Pod) {
             container.liveness_probe.is_some() && container.readiness_probe.is_some(),
             "{name} has no probes"
         );
+    }
+    let namespace = format!("--namespace={}", pod.namespace().unwrap());
+    for shell in ["sh", "/bin/sh", "/bin/busybox"] {
+        let refusal =
+            stage.kubectl(&["exec", &name, &namespace, "--", shell, "-c", "true"]).unwrap_err().to_string();
+        let is_absent = ["no such file or directory", "executable file not found"]
+            .iter()
+            .any(|text| refusal.contains(text));
+        assert!(is_absent, "{name}, {shell}: {refusal}");
     }
     if stage.environment.kubelet_folder.is_some() {
         let process = cluster::resource::find_process(pod);
