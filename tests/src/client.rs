@@ -211,6 +211,11 @@ impl Client {
         &self.base
     }
 
+    /// What requests are sent with.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// A request to a path with parameters (`v1/writes?ack=all`).
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, self.base.join(path).unwrap())

@@ -23,8 +23,7 @@ fn every_node_of_a_first_cluster_holds_every_record_that_was_written() {
         let heart = stage.heart("orders").await;
         let records = records::iso_codes().unwrap();
         assert!(records.len() > 10_000, "only {} records", records.len());
-        let http = reqwest::Client::new();
-        let last = records::load(&http, heart.base().as_str(), &records, 32, |_| {}).await.unwrap();
+        let last = records::load(heart.http(), heart.base().as_str(), &records, 32, |_| {}).await.unwrap();
         assert_eq!(last, records.len() as u64, "every record was written once");
 
         let nodes = stage.nodes("orders", 1..=3).await;
