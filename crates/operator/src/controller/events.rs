@@ -4,6 +4,7 @@ use broadcast_api::{BroadcastClusterStatus, ConditionType, NodeStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 
+use crate::controller::objects::hash_text;
 use crate::controller::status::condition;
 
 /// The API server takes notes of up to 1 kB.
@@ -86,16 +87,22 @@ fn is_news_at_the_beginning(type_: ConditionType, is_good: bool) -> bool {
 /// Publishes events about a resource. One that is lost is logged: the condition says the same.
 pub async fn publish_events(recorder: &Recorder, about: &ObjectReference, drafts: Vec<EventDraft>) {
     for draft in drafts {
-        let event = Event {
-            type_: if draft.warning { EventType::Warning } else { EventType::Normal },
-            reason: draft.reason,
-            note: Some(shorten(draft.note)),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
+        let event = build_event(draft);
         if let Err(error) = recorder.publish(&event, about).await {
             tracing::warn!(%error, reason = event.reason, "an event was not published");
         }
+    }
+}
+
+/// The recorder counts events that differ in nothing but their notes as one, and shows the first note.
+fn build_event(draft: EventDraft) -> Event {
+    let note = shorten(draft.note);
+    Event {
+        type_: if draft.warning { EventType::Warning } else { EventType::Normal },
+        action: format!("Reconcile-{}", hash_text(&note)),
+        reason: draft.reason,
+        note: Some(note),
+        secondary: None,
     }
 }
 
@@ -177,6 +184,16 @@ mod tests {
                 "{before:?} {after:?}"
             );
         }
+    }
+
+    #[test]
+    fn only_what_says_the_same_is_the_same_event() {
+        let event = |note: &str| {
+            let draft = EventDraft { warning: false, reason: "NodesAdded".to_owned(), note: note.to_owned() };
+            build_event(draft).action
+        };
+        assert_eq!(event("nodes 1, 2 come"), event("nodes 1, 2 come"));
+        assert_ne!(event("nodes 1, 2 come"), event("nodes 3, 4 come"));
     }
 
     #[test]
