@@ -2,14 +2,16 @@
 
 #![allow(unreachable_pub, reason = "the derive repeats each type in a module of its own")]
 
+mod network;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub use self::network::{NetworkPolicySpec, PeerSpec};
 use crate::status::BroadcastClusterStatus;
 
 /// The longest `metadata.name`: it is the prefix of everything that is made for a cluster, and names of Services
@@ -311,58 +313,6 @@ impl Default for NodesSpec {
     }
 }
 
-/// Who may talk to hearts and nodes. They themselves reach the broker's port, each other and DNS, and nothing else.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct NetworkPolicySpec {
-    /// Whether a policy is made. Without one the network decides.
-    #[serde(default = "default_enabled")]
-    pub enabled: bool,
-
-    /// Who may write and read, on port 8080, besides hearts, nodes and the operator: any of these. Everybody where it is
-    /// left out, nobody where it is empty.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100))]
-    pub clients: Option<Vec<PeerSpec>>,
-
-    /// Who may ask for health and metrics, on port 9090: any of these. Everybody where it is left out, nobody (but the
-    /// kubelet) where it is empty.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100))]
-    pub monitoring: Option<Vec<PeerSpec>>,
-}
-
-impl Default for NetworkPolicySpec {
-    fn default() -> Self {
-        Self { enabled: default_enabled(), clients: None, monitoring: None }
-    }
-}
-
-/// Pods, or addresses outside of the cluster.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.cidr) != (has(self.podSelector) || has(self.namespaceSelector))").message(
-        "either cidr, or podSelector or namespaceSelector or both are needed"
-    )
-)]
-pub struct PeerSpec {
-    /// Pods with these labels, `{}` being all: in this namespace, or in those of `namespaceSelector`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "label_selector")]
-    pub pod_selector: Option<LabelSelector>,
-
-    /// Namespaces with these labels, `{}` being all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "label_selector")]
-    pub namespace_selector: Option<LabelSelector>,
-
-    /// A range of addresses, for example `10.0.0.0/8`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 43), regex(pattern = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"))]
-    pub cidr: Option<String>,
-}
-
 /// What a container may use, as in a pod.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -402,32 +352,6 @@ fn quantities(_: &mut SchemaGenerator) -> Schema {
             "pattern": r"^[0-9]+(\.[0-9]*)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
         },
     })
-}
-
-/// As in other resources, without its two pages of documentation.
-fn label_selector(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "properties": {
-            "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
-            "matchExpressions": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["key", "operator"],
-                    "properties": {
-                        "key": {"type": "string"},
-                        "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
-                        "values": {"type": "array", "items": {"type": "string"}},
-                    },
-                },
-            },
-        },
-    })
-}
-
-fn default_enabled() -> bool {
-    true
 }
 
 fn default_exchange() -> String {
