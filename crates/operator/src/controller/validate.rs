@@ -255,11 +255,7 @@ fn is_cidr(text: &str) -> bool {
 }
 
 fn is_object_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
+    name.len() <= 253 && name.split('.').all(is_dns_label)
 }
 
 fn is_label_value(text: &str) -> bool {
@@ -271,11 +267,15 @@ fn is_label_value(text: &str) -> bool {
 }
 
 fn is_prefix(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=MAX_CLUSTER_NAME_LENGTH).contains(&name.len())
-        && name.bytes().all(allowed)
+    name.len() <= MAX_CLUSTER_NAME_LENGTH
+        && is_dns_label(name)
         && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && !name.ends_with('-')
+}
+
+/// As long as what it is a part of allows.
+fn is_dns_label(label: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 #[cfg(test)]
