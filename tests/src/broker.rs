@@ -112,6 +112,16 @@ impl Broker {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        self.server.as_ref().expect("the broker runs")
+    }
+
+    /// Its port, where it does not speak TLS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `127.0.0.1:PORT`, where it speaks TLS.
     pub fn tls_address(&self) -> String {
         format!("127.0.0.1:{}", self.tls_port.expect("the broker has certificates"))
@@ -141,6 +151,15 @@ impl Broker {
         let mut control = Process::start("rabbitmqctl", &mut command, &self.folder.join("control.log"));
         let status = control.wait(START_DEADLINE).await;
         assert!(status.success(), "rabbitmqctl {arguments:?}: {}", control.output());
+    }
+
+    /// What its own tool (`rabbitmqctl`) says, line by line, which takes seconds.
+    pub async fn ask(&self, arguments: &[&str]) -> Vec<String> {
+        let mut command = self.with_environment(self.installation.command(CONTROL));
+        command.arg("-q").args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// Lets it stand still (`STOP`) or go on (`CONT`).
