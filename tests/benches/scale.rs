@@ -28,8 +28,8 @@ const NODES: u32 = 3;
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_mins(60);
 
-/// What is still on its way when all resources have what they need: numbers, events.
-const SETTLING: Duration = Duration::from_secs(30);
+/// What is written when all is done: numbers that are found 15 s later at the earliest, by the first look after that.
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// What all of them may take.
 const MEMORY: u64 = 40 << 20;

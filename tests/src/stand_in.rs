@@ -64,6 +64,11 @@ impl StandIn {
             Event::Delete(resource) => collect_garbage(&collector, &resource).await,
             Event::Apply(_) | Event::Init | Event::InitApply(_) | Event::InitDone => Ok(()),
         }));
+        let claims = client.clone();
+        tasks.spawn(follow(client.clone(), async move |event| match event {
+            Event::Apply(claim) | Event::InitApply(claim) => release(&claims, &claim).await,
+            Event::Delete(_) | Event::Init | Event::InitDone => Ok(()),
+        }));
         Self { living, _tasks: tasks }
     }
 
@@ -195,6 +200,16 @@ fn selector_of(deployment: &Deployment) -> String {
     let selector = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone());
     let pairs: BTreeMap<String, String> = selector.unwrap_or_default();
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Lets a volume claim go that is to be deleted after all that depends on it, which is nothing.
+async fn release(client: &Client, claim: &PersistentVolumeClaim) -> kube::Result<()> {
+    if claim.metadata.deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &claim.namespace().unwrap());
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    claims.patch(&claim.name_any(), &PatchParams::default(), &patch).await.map(drop)
 }
 
 /// Removes what a resource that is gone owned.

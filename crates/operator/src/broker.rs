@@ -1,18 +1,26 @@
 //! The cluster's objects on the broker: looked at, declared and removed over AMQP alone.
 //!
-//! A connection lives for one pass. It is cheap beside the seconds between passes, and there is no state to repair.
+//! The clusters of one broker share a connection; within a pass, calls share a channel.
+
+mod pool;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use broadcast_protocol::envelope::{DecodeError, Message};
 use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_protocol::topology::{ExchangeDeclaration, QueueDeclaration};
-use broadcast_service::amqp::{AmqpError, Connection, QueueDepth};
+use broadcast_service::amqp::{AmqpError, Calls, Connection, QueueDepth};
 use broadcast_service::genesis;
+
+pub use pool::Brokers;
 
 use crate::metrics::Queue;
 use crate::names::MANAGER;
 use crate::secret::BrokerAccess;
+
+/// What a pass does at a broker goes through one.
+pub type Session = Calls<Arc<Connection>>;
 
 /// An error of the broker, with what was being done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,35 +85,54 @@ impl ObservedBroker {
     }
 }
 
-/// Connects and looks at the queues of `ids`.
+/// Connects, if nobody has, and looks at the queues of `ids`.
 pub async fn fetch_broker(
+    brokers: &Brokers,
     access: &BrokerAccess,
     names: &BrokerNames,
     ids: &BTreeSet<NodeId>,
-) -> Result<(Connection, ObservedBroker), BrokerError> {
-    let about_address = BrokerError::about(format!("Secret {}", access.secret()));
-    let connection = Connection::connect(access.url(), MANAGER).await.map_err(about_address)?;
+) -> Result<(Session, ObservedBroker), BrokerError> {
+    let connect = async || {
+        brokers.connect(access.url()).await.map_err(BrokerError::about(format!("Secret {}", access.secret())))
+    };
+    let (connection, is_new) = connect().await?;
+    match look(&connection, names, ids).await {
+        Err(error) if !is_new && !error.is_refusal() => {
+            // It had died, which nobody noticed before it was used.
+            brokers.discard(&connection);
+            look(&connect().await?.0, names, ids).await
+        }
+        looked => looked,
+    }
+}
+
+async fn look(
+    connection: &Arc<Connection>,
+    names: &BrokerNames,
+    ids: &BTreeSet<NodeId>,
+) -> Result<(Session, ObservedBroker), BrokerError> {
+    let session = Calls::new(connection.clone());
     let mut observed = ObservedBroker::default();
     for id in ids {
         let queue = names.node_queue(*id);
-        match inspect_queue(&connection, &queue).await? {
+        match inspect_queue(&session, &queue).await? {
             Some(depth) => _ = observed.node_queues.insert(*id, depth),
             None => observed.missing.push(describe_queue(&queue)),
         }
     }
     for exchange in [names.exchange().to_owned(), names.dead_exchange()] {
         let about = BrokerError::about(describe_exchange(&exchange));
-        if !connection.has_exchange(&exchange).await.map_err(about)? {
+        if !session.has_exchange(&exchange).await.map_err(about)? {
             observed.missing.push(describe_exchange(&exchange));
         }
     }
     for (kind, queue) in [(Queue::Head, names.head_queue()), (Queue::Dead, names.dead_queue())] {
-        match inspect_queue(&connection, &queue).await? {
+        match inspect_queue(&session, &queue).await? {
             Some(depth) => observed.common_queues.push((kind, depth)),
             None => observed.missing.push(describe_queue(&queue)),
         }
     }
-    Ok((connection, observed))
+    Ok((session, observed))
 }
 
 /// What an exchange is called in messages.
@@ -118,22 +145,22 @@ pub fn describe_queue(name: &str) -> String {
     format!("queue {name}")
 }
 
-async fn inspect_queue(connection: &Connection, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
-    connection.inspect_queue(queue).await.map_err(BrokerError::about(describe_queue(queue)))
+async fn inspect_queue(session: &Session, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
+    session.inspect_queue(queue).await.map_err(BrokerError::about(describe_queue(queue)))
 }
 
 /// The id of the history that a head queue has a message of; the message stays there.
 /// `own` is the id of the one that is expected.
 pub async fn fetch_history(
-    connection: &Connection,
+    session: &Session,
     head_queue: &str,
     own: &str,
 ) -> Result<Option<String>, BrokerError> {
     let fetch = async {
-        if connection.inspect_queue(head_queue).await?.is_none() {
+        if session.inspect_queue(head_queue).await?.is_none() {
             return Ok(None);
         }
-        let channel = connection.open_channel().await?;
+        let channel = session.connection().open_channel().await?;
         let first = channel.get(head_queue).await?;
         let history = first.and_then(|first| match Message::decode(own, &first.body) {
             Ok(_) | Err(DecodeError::NewerVersion(_)) => Some(own.to_owned()),
@@ -148,13 +175,9 @@ pub async fn fetch_history(
 }
 
 /// Puts the mark of a new cluster into the head queue. Only when this returns without error is it there for sure.
-pub async fn publish_genesis(
-    connection: &Connection,
-    cluster: &str,
-    head_queue: &str,
-) -> Result<(), BrokerError> {
+pub async fn publish_genesis(session: &Session, cluster: &str, head_queue: &str) -> Result<(), BrokerError> {
     let publish = async {
-        let publisher = connection.open_publisher().await?;
+        let publisher = session.connection().open_publisher().await?;
         genesis::publish_genesis(&publisher, cluster, head_queue, MANAGER).await?;
         publisher.close().await
     };
@@ -164,33 +187,33 @@ pub async fn publish_genesis(
 /// Declares an exchange, and says whether it was not there. That is looked at once more, as others may have deleted or
 /// declared it since all was looked at.
 pub async fn declare_exchange(
-    connection: &Connection,
+    session: &Session,
     exchange: &ExchangeDeclaration,
 ) -> Result<bool, BrokerError> {
     let declare = async {
-        let is_there = connection.has_exchange(&exchange.name).await?;
-        connection.declare_exchange(exchange).await.map(|()| !is_there)
+        let is_there = session.has_exchange(&exchange.name).await?;
+        session.declare_exchange(exchange).await.map(|()| !is_there)
     };
     declare.await.map_err(BrokerError::about(describe_exchange(&exchange.name)))
 }
 
 /// Declares a queue and binds it, and says whether it was not there.
-pub async fn declare_queue(connection: &Connection, queue: &QueueDeclaration) -> Result<bool, BrokerError> {
+pub async fn declare_queue(session: &Session, queue: &QueueDeclaration) -> Result<bool, BrokerError> {
     let declare = async {
-        let is_there = connection.inspect_queue(&queue.name).await?.is_some();
-        connection.declare_queue(queue).await.map(|()| !is_there)
+        let is_there = session.inspect_queue(&queue.name).await?.is_some();
+        session.declare_queue(queue).await.map(|()| !is_there)
     };
     declare.await.map_err(BrokerError::about(describe_queue(&queue.name)))
 }
 
 /// Removes a queue. It is unbound first: a broker may close a publisher's connection when a bound one goes. One with
 /// other arguments is somebody else's and stays.
-pub async fn remove_queue(connection: &Connection, queue: &QueueDeclaration) -> Result<(), BrokerError> {
+pub async fn remove_queue(session: &Session, queue: &QueueDeclaration) -> Result<(), BrokerError> {
     let remove = async {
-        if connection.inspect_queue(&queue.name).await?.is_none() {
+        if session.inspect_queue(&queue.name).await?.is_none() {
             return Ok(());
         }
-        match connection.declare_queue(queue).await {
+        match session.declare_queue(queue).await {
             // Not found is its exchange: then it is not bound.
             Ok(()) | Err(AmqpError::NotFound(_)) => {}
             Err(AmqpError::ArgumentsDiffer(text)) => {
@@ -199,20 +222,17 @@ pub async fn remove_queue(connection: &Connection, queue: &QueueDeclaration) -> 
             }
             Err(error) => return Err(error),
         }
-        connection.unbind_queue(&queue.name, &queue.bound_to).await?;
-        connection.delete_queue(&queue.name).await
+        session.connection().unbind_queue(&queue.name, &queue.bound_to).await?;
+        session.connection().delete_queue(&queue.name).await
     };
     remove.await.map_err(BrokerError::about(describe_queue(&queue.name)))
 }
 
 /// Removes an exchange. One of another type is somebody else's and stays.
-pub async fn remove_exchange(
-    connection: &Connection,
-    exchange: &ExchangeDeclaration,
-) -> Result<(), BrokerError> {
+pub async fn remove_exchange(session: &Session, exchange: &ExchangeDeclaration) -> Result<(), BrokerError> {
     let remove = async {
-        match connection.declare_exchange(exchange).await {
-            Ok(()) => connection.delete_exchange(&exchange.name).await,
+        match session.declare_exchange(exchange).await {
+            Ok(()) => session.connection().delete_exchange(&exchange.name).await,
             Err(AmqpError::ArgumentsDiffer(text)) => {
                 note_left(&exchange.name, &text);
                 Ok(())
@@ -226,23 +246,23 @@ pub async fn remove_exchange(
 /// Declares a node's queue; one that has been declared with one of the `former` limits is made anew. What it holds, other
 /// nodes and the hearts have too.
 pub async fn replace_queue(
-    connection: &Connection,
+    session: &Session,
     queue: &QueueDeclaration,
     former: &[QueueDeclaration],
 ) -> Result<(), BrokerError> {
     let replace = async {
-        let refused = match connection.declare_queue(queue).await {
+        let refused = match session.declare_queue(queue).await {
             Err(error @ AmqpError::ArgumentsDiffer(_)) => error,
             result => return result,
         };
         for candidate in former {
-            match connection.declare_queue(candidate).await {
+            match session.declare_queue(candidate).await {
                 Err(AmqpError::ArgumentsDiffer(_)) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    connection.unbind_queue(&queue.name, &queue.bound_to).await?;
-                    connection.delete_queue(&queue.name).await?;
-                    return connection.declare_queue(queue).await;
+                    session.connection().unbind_queue(&queue.name, &queue.bound_to).await?;
+                    session.connection().delete_queue(&queue.name).await?;
+                    return session.declare_queue(queue).await;
                 }
             }
         }

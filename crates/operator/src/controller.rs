@@ -14,6 +14,7 @@ pub mod conflict;
 pub mod drift;
 pub mod error;
 pub mod events;
+pub mod known;
 pub mod members;
 pub mod memory;
 pub mod objects;
@@ -30,19 +31,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use broadcast_api::BroadcastCluster;
-use futures_util::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
+use futures_util::{StreamExt, stream};
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Config, Controller, Error};
-use kube::runtime::reflector::Store;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Client, Resource};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::known::PAGE;
 use crate::controller::reconcile::{Context, decide_retry, reconcile};
 use crate::metrics::cluster_label;
-use crate::names::managed_selector;
 
 /// How many resources are worked on at the same time.
 const CONCURRENCY: u16 = 16;
@@ -50,16 +52,32 @@ const CONCURRENCY: u16 = 16;
 /// A watched resource, which may be one that cannot be read.
 pub type WatchedCluster = DeserializeGuard<BroadcastCluster>;
 
-/// A controller for one namespace, or for all, and what it knows of the resources there.
+/// A controller for one namespace, or for all, and what it knows of the resources there. `changes` are the resources that
+/// something changed of.
 pub fn build_controller(
     client: &Client,
     namespace: Option<&str>,
+    changes: mpsc::Receiver<ObjectRef<WatchedCluster>>,
 ) -> (Controller<WatchedCluster>, Store<WatchedCluster>) {
-    let controller = Controller::new(watched_clusters(client, namespace), watcher::Config::default())
-        .owns(api::<Deployment>(client, namespace), watcher::Config::default().labels(&managed_selector()))
+    let (store, writer) = reflector::store();
+    let config = watcher::Config::default().page_size(PAGE);
+    let clusters = watcher(watched_clusters(client, namespace), config)
+        .default_backoff()
+        .modify(|watched| watched.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .applied_objects();
+    let changes =
+        stream::unfold(changes, async |mut changes| changes.recv().await.map(|changed| (changed, changes)));
+    let controller = Controller::for_stream(clusters, store.clone())
+        .reconcile_on(changes)
         .with_config(Config::default().concurrency(CONCURRENCY));
-    let store = controller.store();
     (controller, store)
+}
+
+/// Without what takes most of the memory, and nobody reads.
+pub fn without_the_unread(mut watched: WatchedCluster) -> WatchedCluster {
+    watched.meta_mut().managed_fields = None;
+    watched
 }
 
 /// The resources of one namespace, or all.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use broadcast_api::NodePhase;
+use http::header::CONNECTION;
 use serde::Deserialize;
 
 use crate::controller::build::HTTP_PORT;
@@ -122,7 +123,16 @@ pub async fn fetch_heart_report(
 
 async fn fetch(client: &reqwest::Client, address: IpAddr) -> Result<HeartReport, reqwest::Error> {
     let url = format!("http://{}/v1/status", std::net::SocketAddr::from((address, HTTP_PORT)));
-    client.get(url).timeout(DEADLINE).send().await?.error_for_status()?.json().await
+    // The next pass is so far away that a connection would only wait for its end.
+    client
+        .get(url)
+        .header(CONNECTION, "close")
+        .timeout(DEADLINE)
+        .send()
+        .await?
+        .error_for_status()?
+        .json()
+        .await
 }
 
 /// The library's own text leaves out the cause.

@@ -23,10 +23,9 @@ pub mod settings;
 mod testing;
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broadcast_api::BroadcastCluster;
 use broadcast_service::admin::{Readiness, admin_router};
 use broadcast_service::backoff::Backoff;
 use broadcast_service::http::{http_client, serve};
@@ -41,10 +40,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::Brokers;
 use crate::controller::error::ReconcileError;
+use crate::controller::known::{Known, PAGE};
 use crate::controller::memory::Memory;
 use crate::controller::reconcile::Context;
-use crate::controller::{build_controller, run_controller, watched_clusters};
+use crate::controller::{
+    WatchedCluster, build_controller, run_controller, watched_clusters, without_the_unread,
+};
 use crate::lease::{Election, Leadership, Loss};
 use crate::metrics::Metrics;
 use crate::names::MANAGER;
@@ -155,17 +158,26 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
     let namespaces = settings.namespaces();
     let known = fetch_known_clusters(&client, &namespaces, &readiness);
     let Some(known_at_start) = shutdown.run_until_cancelled(known).await else { return };
-    let (controllers, stores): (Vec<_>, Vec<_>) =
-        namespaces.iter().map(|namespace| build_controller(&client, namespace.as_deref())).unzip();
+    let (known, changes, _watches) = Known::watch(&client, &namespaces);
+    if shutdown.run_until_cancelled(known.wait_until_complete()).await.is_none() {
+        return;
+    }
+    let (controllers, stores): (Vec<_>, Vec<_>) = namespaces
+        .iter()
+        .zip(changes)
+        .map(|(namespace, changes)| build_controller(&client, namespace.as_deref(), changes))
+        .unzip();
     let installation = settings.installation();
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(settings.pod_name) };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
+        known,
         http,
         installation,
+        brokers: Brokers::default(),
         stores,
-        known_at_start,
+        known_at_start: Mutex::new(known_at_start),
         deletion_patience: SignedDuration::from_secs(settings.deletion_patience.into()),
         metrics,
         memory: Memory::default(),
@@ -181,6 +193,7 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
             all.await;
         }
     }
+    context.brokers.close().await;
 }
 
 /// Reads all resources, trying until it works: the definition may be installed after the operator.
@@ -191,23 +204,31 @@ async fn fetch_known_clusters(
     client: &Client,
     namespaces: &[Option<String>],
     readiness: &watch::Sender<Readiness>,
-) -> Vec<BroadcastCluster> {
+) -> Vec<Arc<WatchedCluster>> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut known = Vec::new();
     for namespace in namespaces {
         let clusters = watched_clusters(client, namespace.as_deref());
-        let list = loop {
-            let parameters = ListParams::default();
+        let mut parameters = ListParams::default().limit(PAGE);
+        loop {
             match tokio::time::timeout(LIST_DEADLINE, clusters.list(&parameters)).await {
-                Ok(Ok(list)) => break list,
+                Ok(Ok(list)) => {
+                    known.extend(list.items.into_iter().map(|cluster| Arc::new(without_the_unread(cluster))));
+                    match list.metadata.continue_.filter(|next| !next.is_empty()) {
+                        Some(next) => parameters = parameters.continue_token(&next),
+                        None => break,
+                    }
+                    continue;
+                }
                 Ok(Err(error)) => {
+                    // A list that went on for too long begins anew.
+                    parameters.continue_token = None;
                     note_unreadable(readiness, &ReconcileError::kube("list")(error).to_string());
                 }
                 Err(_) => note_unreadable(readiness, "no answer from the API server"),
             }
             tokio::time::sleep(backoff.next_delay()).await;
-        };
-        known.extend(list.items.into_iter().filter_map(|watched| watched.0.ok()));
+        }
     }
     known
 }

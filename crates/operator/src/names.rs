@@ -170,6 +170,11 @@ pub fn operator_labels() -> BTreeMap<String, String> {
     build_labels(&[(NAME_LABEL, MANAGER)])
 }
 
+/// The cluster that an object's labels say it belongs to.
+pub fn cluster_of(labels: &BTreeMap<String, String>) -> Option<&str> {
+    labels.get(INSTANCE_LABEL).map(String::as_str)
+}
+
 /// The component that an object's labels say it belongs to.
 pub fn component_of(labels: &BTreeMap<String, String>) -> Option<Component> {
     let component = labels.get(COMPONENT_LABEL)?;

@@ -4,9 +4,10 @@
 //! - A session is never repaired behind its user's back. The library's own recovery gives up after a while, repairs
 //!   no channel errors, and would let a delivery of the old session be acknowledged on the new one.
 //! - A published message counts only when the broker has acknowledged it without returning it ([`Confirm`]).
-//! - Declarations and deletions each use a channel of their own: the broker closes the channel that a refusal
-//!   happens on, and nobody else shall notice.
+//! - Declarations and deletions use channels of their own: the broker closes the channel that a refusal happens on, and
+//!   nobody else shall notice.
 
+mod calls;
 mod channel;
 mod connect;
 mod death;
@@ -17,12 +18,10 @@ use std::time::Duration;
 
 use broadcast_protocol::topology::{Argument, ExchangeDeclaration, QueueDeclaration};
 use bytes::Bytes;
-use lapin::ExchangeKind;
-use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+pub use calls::Calls;
 pub use channel::{Channel, Confirm, Consumer, Delivery, Outgoing, Publisher, Receipt};
 pub use death::Death;
 pub use error::AmqpError;
@@ -69,6 +68,11 @@ impl Connection {
         Publisher::open(self.open_channel().await?).await
     }
 
+    /// Whether it works, as far as is known here.
+    pub fn is_alive(&self) -> bool {
+        self.inner.status().connected()
+    }
+
     /// This side's address in the network that the broker is in.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.socket.local_ip()
@@ -82,32 +86,16 @@ impl Connection {
 
     /// Declares an exchange, which may exist.
     pub async fn declare_exchange(&self, exchange: &ExchangeDeclaration) -> Result<(), AmqpError> {
-        let channel = self.open_channel().await?;
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let name = short(&exchange.name)?;
-        let declare =
-            channel.inner.exchange_declare(name, ExchangeKind::Fanout, options, FieldTable::default());
-        within("exchange.declare", CALL_DEADLINE, declare).await?;
-        channel.close().await
+        let calls = Calls::new(self);
+        calls.declare_exchange(exchange).await?;
+        calls.close().await
     }
 
     /// Declares a queue, which may exist, and binds it.
     pub async fn declare_queue(&self, queue: &QueueDeclaration) -> Result<(), AmqpError> {
-        let channel = self.open_channel().await?;
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let arguments = build_field_table(&queue.arguments)?;
-        let declare = channel.inner.queue_declare(short(&queue.name)?, options, arguments);
-        within("queue.declare", CALL_DEADLINE, declare).await?;
-        let (name, exchange) = (short(&queue.name)?, short(&queue.bound_to)?);
-        let bind = channel.inner.queue_bind(
-            name,
-            exchange,
-            ShortString::default(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        within("queue.bind", CALL_DEADLINE, bind).await?;
-        channel.close().await
+        let calls = Calls::new(self);
+        calls.declare_queue(queue).await?;
+        calls.close().await
     }
 
     /// Declares a queue that is this connection's alone and ends with it; [`AmqpError::Locked`] when it is another's.
@@ -125,34 +113,16 @@ impl Connection {
 
     /// A queue's depth, or `None` when there is no such queue.
     pub async fn inspect_queue(&self, name: &str) -> Result<Option<QueueDepth>, AmqpError> {
-        let channel = self.open_channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declare = channel.inner.queue_declare(short(name)?, options, FieldTable::default());
-        match within("queue.declare", CALL_DEADLINE, declare).await {
-            Ok(queue) => {
-                channel.close().await?;
-                Ok(Some(QueueDepth { messages: queue.message_count(), consumers: queue.consumer_count() }))
-            }
-            Err(AmqpError::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let calls = Calls::new(self);
+        let depth = calls.inspect_queue(name).await?;
+        calls.close().await.map(|()| depth)
     }
 
     /// Whether there is an exchange of this name.
     pub async fn has_exchange(&self, name: &str) -> Result<bool, AmqpError> {
-        let channel = self.open_channel().await?;
-        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let declare = channel.inner.exchange_declare(
-            short(name)?,
-            ExchangeKind::Fanout,
-            options,
-            FieldTable::default(),
-        );
-        match within("exchange.declare", CALL_DEADLINE, declare).await {
-            Ok(()) => channel.close().await.map(|()| true),
-            Err(AmqpError::NotFound(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let calls = Calls::new(self);
+        let found = calls.has_exchange(name).await?;
+        calls.close().await.map(|()| found)
     }
 
     /// Unbinds a queue; one that is not bound, or not there, is fine.

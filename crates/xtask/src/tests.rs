@@ -11,6 +11,7 @@ use crate::codegen;
 use crate::context::Context;
 use crate::failure::{Result, told};
 use crate::install::{check_chart, install_rabbitmq, provide_images};
+use crate::rabbitmq::RabbitMq;
 use crate::step::{run_in_the_open, words};
 use crate::tools::Tools;
 
@@ -23,6 +24,8 @@ pub(crate) enum Suite {
     Sim,
     /// The programs against a real RabbitMQ on this machine
     Broker,
+    /// The operator alone against a real API server and a real RabbitMQ on this machine: killed after each of its actions
+    Api,
     /// Everything on a real Kubernetes
     E2e,
 }
@@ -48,6 +51,7 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
             Suite::Unit => ("unit", test_units(context)),
             Suite::Sim => ("sim", simulate(context, choices)),
             Suite::Broker => ("broker", broker_tests::run(context, &choices.broker)),
+            Suite::Api => ("api", test_operator(context)),
             Suite::E2e => ("e2e", test_end_to_end(context, &choices.only)),
         };
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
@@ -88,6 +92,14 @@ fn test_chart(context: &Context) -> Result<()> {
     let arguments = "test --workspace --test chart";
     println!("cargo {arguments}");
     run_in_the_open(context.cargo().args(arguments.split(' ')).env("HELM", helm).env("PROMTOOL", "promtool"))
+}
+
+/// Needs no cluster, and no root.
+fn test_operator(context: &Context) -> Result<()> {
+    RabbitMq::Bookworm.provide(context)?;
+    Tools::build_api_server(context)?;
+    cargo(context, "build --package broadcast-operator")?;
+    cargo(context, "test --package broadcast-tests --test api")
 }
 
 /// A cluster that was there before is left as it is; one that was started for the tests goes with them, whatever came of them, and the

@@ -55,6 +55,11 @@ impl Tools {
         Self::build_modules(context, |name| name == "helm")
     }
 
+    /// Builds the API server and its store, and what else comes from the same sources.
+    pub(crate) fn build_api_server(context: &Context) -> Result<Self> {
+        Self::build_modules(context, |name| matches!(name, "kubernetes" | "etcd"))
+    }
+
     fn build_modules(context: &Context, wanted: impl Fn(&str) -> bool) -> Result<Self> {
         let go_version = fetch_go_version()?;
         let links = context.cache.join("bin");

@@ -1,7 +1,6 @@
 //! Does what the plan says, in its order, and stops at the first failure: the next pass goes on from what is there.
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, NodeStatus};
-use broadcast_service::amqp::Connection;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
 use kube::core::DynamicObject;
@@ -9,8 +8,8 @@ use kube::{Client, CustomResourceExt, ResourceExt};
 use serde_json::json;
 
 use crate::broker::{
-    declare_exchange, declare_queue, describe_exchange, describe_queue, publish_genesis, remove_exchange,
-    remove_queue, replace_queue,
+    Session, declare_exchange, declare_queue, describe_exchange, describe_queue, publish_genesis,
+    remove_exchange, remove_queue, replace_queue,
 };
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
@@ -25,7 +24,7 @@ pub struct Tools<'a> {
     /// The API server.
     pub client: &'a Client,
     /// The broker, if it was reached.
-    pub connection: Option<&'a Connection>,
+    pub session: Option<&'a Session>,
 }
 
 /// What came of a plan.
@@ -100,7 +99,7 @@ async fn apply_step(
         | Step::PublishGenesis(_)
         | Step::RemoveQueue(_)
         | Step::RemoveExchange(_) => {
-            let made = apply_broker_step(step, cluster, tools.connection).await?;
+            let made = apply_broker_step(step, cluster, tools.session).await?;
             applied.made.extend(made);
             Ok(())
         }
@@ -111,23 +110,23 @@ async fn apply_step(
 async fn apply_broker_step(
     step: &Step,
     cluster: &ValidCluster,
-    connection: Option<&Connection>,
+    session: Option<&Session>,
 ) -> Result<Option<String>, Problem> {
     // A plan has steps for the broker only when it was reached.
-    let Some(connection) = connection else { return Ok(None) };
+    let Some(session) = session else { return Ok(None) };
     match step {
         Step::DeclareExchange(exchange) => {
-            let is_new = declare_exchange(connection, exchange).await?;
+            let is_new = declare_exchange(session, exchange).await?;
             return Ok(is_new.then(|| describe_exchange(&exchange.name)));
         }
         Step::DeclareQueue(queue) => {
-            let is_new = declare_queue(connection, queue).await?;
+            let is_new = declare_queue(session, queue).await?;
             return Ok(is_new.then(|| describe_queue(&queue.name)));
         }
-        Step::ReplaceQueue { queue, former } => replace_queue(connection, queue, former).await?,
-        Step::PublishGenesis(queue) => publish_genesis(connection, &cluster.history, queue).await?,
-        Step::RemoveQueue(queue) => remove_queue(connection, queue).await?,
-        Step::RemoveExchange(exchange) => remove_exchange(connection, exchange).await?,
+        Step::ReplaceQueue { queue, former } => replace_queue(session, queue, former).await?,
+        Step::PublishGenesis(queue) => publish_genesis(session, &cluster.history, queue).await?,
+        Step::RemoveQueue(queue) => remove_queue(session, queue).await?,
+        Step::RemoveExchange(exchange) => remove_exchange(session, exchange).await?,
         Step::RecordNodes(_)
         | Step::RecordGenesis
         | Step::RecordBacklogs(_)

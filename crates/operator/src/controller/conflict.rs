@@ -28,7 +28,7 @@ pub async fn find_conflict(
     access: Option<&BrokerAccess>,
 ) -> Result<Option<Conflict>, ReconcileError> {
     let Some(access) = access else { return Ok(None) };
-    for other in &sources.all {
+    for other in sources.all.iter().filter_map(|watched| watched.0.as_ref().ok()) {
         let Some(name) = shared_name(&cluster.spec, &other.spec) else { continue };
         if !is_older(other, cluster) || !is_still_there(sources, other).await? {
             continue;

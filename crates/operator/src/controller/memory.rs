@@ -16,6 +16,11 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest: what is mended is noticed within it.
 const LONGEST: Duration = Duration::from_secs(15);
 
+/// How soon to look again while something is under way, and how late when that goes on and on: watches tell of most, but
+/// nothing tells when the heart finds that a node is current.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+const LAST_LOOK: Duration = Duration::from_secs(15);
+
 /// What is remembered, by uid.
 #[derive(Debug, Default)]
 pub struct Memory(Mutex<HashMap<String, OfOne>>);
@@ -23,6 +28,7 @@ pub struct Memory(Mutex<HashMap<String, OfOne>>);
 #[derive(Debug, Default)]
 struct OfOne {
     backoff: Option<Backoff>,
+    looks: Option<Backoff>,
     written: Option<Instant>,
     /// When a pass last found out how things stand, or the first one failed.
     found: Option<Instant>,
@@ -42,6 +48,18 @@ impl Memory {
         if let Some(one) = self.all().get_mut(uid) {
             one.backoff = None;
         }
+    }
+
+    /// Something is under way: how long to wait before the next look.
+    pub fn next_look(&self, uid: &str) -> Duration {
+        self.with(uid, |one| {
+            one.looks.get_or_insert_with(|| Backoff::new(FIRST_LOOK, LAST_LOOK)).next_delay()
+        })
+    }
+
+    /// Something has changed, and more may soon.
+    pub fn reset_patience(&self, uid: &str) {
+        self.with(uid, |one| one.looks = None);
     }
 
     /// A pass found out how things stand.
@@ -100,6 +118,15 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_under_way_is_looked_at_ever_later_until_something_changes() {
+        let memory = Memory::default();
+        let looks: Vec<_> = (0..6).map(|_| memory.next_look("a")).collect();
+        assert!(looks[0] <= FIRST_LOOK && looks[5] >= LAST_LOOK / 2, "{looks:?}");
+        memory.reset_patience("a");
+        assert!(memory.next_look("a") <= FIRST_LOOK);
+    }
 
     #[test]
     fn nothing_is_remembered_of_a_resource_that_is_gone() {

@@ -3,20 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use broadcast_api::{BroadcastCluster, NodePhase};
 use broadcast_protocol::names::{BrokerNames, NodeId};
-use broadcast_service::amqp::Connection;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::core::{DynamicObject, TypeMeta};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use crate::broker::{ObservedBroker, describe_exchange, describe_queue, fetch_broker, fetch_history};
+use crate::broker::{
+    Brokers, ObservedBroker, Session, describe_exchange, describe_queue, fetch_broker, fetch_history,
+};
+use crate::controller::WatchedCluster;
 use crate::controller::access::fetch_access;
 use crate::controller::conflict::find_conflict;
 use crate::controller::error::{Problem, ReconcileError};
+use crate::controller::known::Known;
 use crate::controller::objects::{Kind, ObservedObjects};
 use crate::controller::validate::ValidCluster;
 use crate::heart::{HeartReport, fetch_heart_report};
@@ -152,26 +156,34 @@ impl Observed {
 pub struct Sources<'a> {
     /// The API server.
     pub client: &'a Client,
+    /// What is known of objects and pods without asking; without it they are read.
+    pub known: Option<&'a Known>,
     /// For hearts.
     pub http: &'a reqwest::Client,
+    /// For brokers.
+    pub brokers: &'a Brokers,
     /// The resources that are watched.
-    pub all: Vec<BroadcastCluster>,
+    pub all: Vec<Arc<WatchedCluster>>,
     /// The broker's address as it was read last.
     pub last_access: Option<BrokerAccess>,
 }
 
-/// Looks at everything. The connection is open if the broker was reached.
+/// Looks at everything. There is a session if the broker was reached.
 pub async fn fetch_observed(
     cluster: &BroadcastCluster,
     valid: &ValidCluster,
     sources: &Sources<'_>,
-) -> Result<(Observed, Option<Connection>), ReconcileError> {
+) -> Result<(Observed, Option<Session>), ReconcileError> {
     let status = cluster.status.clone().unwrap_or_default();
     let access = fetch_access(cluster, valid, sources).await?;
     let conflict = find_conflict(sources, cluster, access.as_ref().ok()).await?;
+    let (objects, pods) = match sources.known.and_then(|known| known.find(valid)) {
+        Some(known) => known,
+        None => (list_objects(sources.client, valid).await?, fetch_pods(sources.client, valid).await?),
+    };
     let mut observed = Observed {
-        objects: fetch_objects(sources.client, valid).await?,
-        pods: fetch_pods(sources.client, valid).await?,
+        objects: fetch_objects(sources.client, valid, objects).await?,
+        pods,
         recorded: status.nodes.iter().filter_map(|node| NodeId::new(node.id)).collect(),
         removing: status
             .nodes
@@ -190,35 +202,41 @@ pub async fn fetch_observed(
         return Ok((observed, None));
     }
     let hearts: Vec<_> = observed.heart_addresses().collect();
-    let (heart, broker) =
-        tokio::join!(fetch_heart_report(sources.http, hearts), fetch_broker_of(valid, &observed));
+    let (heart, broker) = tokio::join!(
+        fetch_heart_report(sources.http, hearts),
+        fetch_broker_of(valid, &observed, sources.brokers)
+    );
     observed.heart = heart;
-    let (broker, connection) = match broker {
-        Ok((connection, found)) => (Ok(found), Some(connection)),
+    let (broker, session) = match broker {
+        Ok((session, found)) => (Ok(found), Some(session)),
         Err(problem) => (Err(problem), None),
     };
     observed.broker = broker;
-    Ok((observed, connection))
+    Ok((observed, session))
 }
 
 async fn fetch_broker_of(
     valid: &ValidCluster,
     observed: &Observed,
-) -> Result<(Connection, ObservedBroker), Problem> {
+    brokers: &Brokers,
+) -> Result<(Session, ObservedBroker), Problem> {
     let access = observed.access.as_ref().map_err(Clone::clone)?;
     let names = valid.topology.names();
-    let (connection, mut found) = fetch_broker(access, names, &observed.node_ids()).await?;
+    let (session, mut found) = fetch_broker(brokers, access, names, &observed.node_ids()).await?;
     if !observed.genesis {
         let queue = names.head_queue();
-        found.history = fetch_history(&connection, &queue, &valid.history).await?;
+        found.history = fetch_history(&session, &queue, &valid.history).await?;
         if let Some(foreign) = found.history.clone().filter(|history| *history != valid.history) {
             return Err(Problem::ForeignHistory { queue, found: foreign });
         }
     }
-    Ok((connection, found))
+    Ok((session, found))
 }
 
-async fn fetch_objects(client: &Client, valid: &ValidCluster) -> Result<ObservedObjects, ReconcileError> {
+async fn list_objects(
+    client: &Client,
+    valid: &ValidCluster,
+) -> Result<Vec<(Kind, DynamicObject)>, ReconcileError> {
     let parameters = ListParams::default().labels(&valid.names.owned_selector());
     let lists = Kind::LISTED.map(|kind| {
         let api = api_of(client, &valid.namespace, kind);
@@ -228,12 +246,22 @@ async fn fetch_objects(client: &Client, valid: &ValidCluster) -> Result<Observed
             (kind, list.map_err(ReconcileError::kube(format!("list {}s", kind.as_str()))))
         }
     });
-    let mut objects = ObservedObjects::new();
+    let mut objects = Vec::new();
     for (kind, list) in futures_util::future::join_all(lists).await {
-        for object in list?.items.into_iter().filter(|object| belongs_to(object, valid)) {
-            objects.insert((kind, object.name_any()), to_value(kind, object));
-        }
+        objects.extend(list?.items.into_iter().map(|object| (kind, object)));
     }
+    Ok(objects)
+}
+
+/// The cluster's own of these, and its Secret.
+async fn fetch_objects(
+    client: &Client,
+    valid: &ValidCluster,
+    listed: Vec<(Kind, DynamicObject)>,
+) -> Result<ObservedObjects, ReconcileError> {
+    let own = listed.into_iter().filter(|(_, object)| belongs_to(object, valid));
+    let mut objects: ObservedObjects =
+        own.map(|(kind, object)| ((kind, object.name_any()), to_value(kind, object))).collect();
     let amqp = valid.names.amqp();
     let secret = api_of(client, &valid.namespace, Kind::Secret)
         .get_opt(&amqp)
@@ -252,7 +280,8 @@ async fn fetch_pods(client: &Client, valid: &ValidCluster) -> Result<Vec<Observe
     Ok(list.items.into_iter().map(observe_pod).collect())
 }
 
-fn observe_pod(pod: Pod) -> ObservedPod {
+/// What is of interest in a pod.
+pub fn observe_pod(pod: Pod) -> ObservedPod {
     ObservedPod {
         name: pod.name_any(),
         component: component_of(pod.labels()),

@@ -57,6 +57,13 @@ pub enum Step {
     RemoveFinalizer,
 }
 
+impl Step {
+    /// Whether it is done in every pass, and changes nothing where nothing has changed.
+    pub fn is_repeated(&self) -> bool {
+        matches!(self, Self::DeclareExchange(_) | Self::DeclareQueue(_))
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {

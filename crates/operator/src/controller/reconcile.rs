@@ -1,11 +1,12 @@
 //! One pass over one resource, from the API server's answer to the delay until the next pass.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+mod quiet;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, ConditionType};
-use broadcast_service::amqp::Connection;
 use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,13 +17,14 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 
-use crate::broker::ObservedBroker;
+use crate::broker::{Brokers, ObservedBroker, Session};
 use crate::controller::WatchedCluster;
 use crate::controller::actions::draft_actions;
 use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
 use crate::controller::drift::{count_repairs, draft_repairs};
 use crate::controller::error::ReconcileError;
 use crate::controller::events::{EventDraft, decide_events, publish_events};
+use crate::controller::known::Known;
 use crate::controller::members::Members;
 use crate::controller::memory::Memory;
 use crate::controller::observe::{Observed, Sources, fetch_observed};
@@ -46,24 +48,24 @@ const WHOLE_DEADLINE: Duration = Duration::from_secs(40);
 /// How often the broker is looked at when nothing calls for it.
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 
-/// How soon to look again while something is under way: nothing tells when the last of a node is gone, or when the
-/// heart finds that one is current.
-const UNSETTLED_EVERY: Duration = Duration::from_secs(2);
-
 /// What passes share.
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// What is known of objects and pods without asking.
+    pub known: Known,
     /// For hearts.
     pub http: reqwest::Client,
+    /// The ways to brokers.
+    pub brokers: Brokers,
     /// For events.
     pub recorder: Recorder,
     /// The images where a resource names none.
     pub installation: Installation,
     /// All resources that are watched.
     pub stores: Vec<Store<WatchedCluster>>,
-    /// The resources that there were when the process started.
-    pub known_at_start: Vec<BroadcastCluster>,
+    /// The resources that there were when the process started, as long as they are not among those.
+    pub known_at_start: Mutex<Vec<Arc<WatchedCluster>>>,
     /// How long an unreachable broker delays a deletion.
     pub deletion_patience: SignedDuration,
     /// What is counted.
@@ -99,9 +101,14 @@ pub fn decide_retry(watched: &WatchedCluster, context: &Context) -> Action {
     Action::requeue(context.memory.next_delay(&watched.uid().unwrap_or_default()))
 }
 
-/// The watch may lag behind this process's own writes, and a mark must not be published twice: so the resource is
-/// read again.
+/// The watches may lag behind this process's own writes, and a mark must not be published twice: so when there is anything to
+/// do, the resource and all that belongs to it are read again.
 async fn reconcile_current(watched: &WatchedCluster, context: &Context) -> Result<Action, ReconcileError> {
+    if let DeserializeGuard(Ok(cluster)) = watched
+        && let Some(ended) = quiet::reconcile_known(cluster, context).await
+    {
+        return ended;
+    }
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
     let api: Api<WatchedCluster> = Api::namespaced(context.client.clone(), &namespace);
     let current = api.get_opt(&name).await.map_err(ReconcileError::kube("get the BroadcastCluster"))?;
@@ -123,6 +130,8 @@ struct Pass {
     /// What was gone from the broker before.
     missing: Vec<String>,
     members: Members,
+    /// Whether more was to be done than is done in every pass.
+    has_changed: bool,
     applied: Applied,
 }
 
@@ -165,13 +174,8 @@ async fn run_pass(
     if deleted_at.is_none() && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         add_finalizer(&context.client, cluster).await?;
     }
-    let sources = Sources {
-        client: &context.client,
-        http: &context.http,
-        all: known_clusters(context),
-        last_access: context.memory.last_access(&valid.uid),
-    };
-    let (mut observed, connection) = fetch_observed(cluster, &valid, &sources).await?;
+    let sources = build_sources(&valid, None, context);
+    let (mut observed, session) = fetch_observed(cluster, &valid, &sources).await?;
     if let Ok(access) = &observed.access {
         context.memory.note_access(&valid.uid, access);
     }
@@ -182,20 +186,20 @@ async fn run_pass(
     let Plan { steps, members } = match planned {
         Ok(plan) => plan,
         Err(error) => {
-            close(connection).await;
+            close(session).await;
             return Err(error.into());
         }
     };
     let is_wanted = deleted_at.is_none() && !valid.annotations.paused;
     let expected = if is_wanted { observed.expected(valid.topology.names()) } else { BTreeSet::new() };
-    let tools = Tools { client: &context.client, connection: connection.as_ref() };
+    let tools = Tools { client: &context.client, session: session.as_ref() };
     let actions = match deleted_at {
         Some(_) => Vec::new(),
         None => draft_actions(&valid, &observed.recorded, &observed.objects, &steps),
     };
     let objects = std::mem::take(&mut observed.objects);
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
-    close(connection).await;
+    close(session).await;
     let missing = applied.made.iter().filter(|object| expected.contains(*object)).cloned().collect();
     let done = actions.into_iter().filter(|(place, _)| *place < applied.done).map(|(_, draft)| draft);
     publish_events(&context.recorder, &cluster.object_ref(&()), done.collect()).await;
@@ -205,7 +209,8 @@ async fn run_pass(
         report_release(cluster, &valid, &observed, context).await;
         return Ok(None);
     }
-    Ok(Some(Pass { valid, observed, missing, members, applied }))
+    let has_changed = !steps.iter().all(Step::is_repeated);
+    Ok(Some(Pass { valid, observed, missing, members, has_changed, applied }))
 }
 
 /// Status, events, and the delay until the next pass.
@@ -215,7 +220,7 @@ async fn conclude(
     pass: Pass,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let Pass { valid, observed, missing, members, applied } = pass;
+    let Pass { valid, observed, missing, members, has_changed, applied } = pass;
     publish_repairs(cluster, &valid, (&observed, missing), context).await;
     let findings = Findings {
         cluster: &valid,
@@ -226,17 +231,45 @@ async fn conclude(
     context.memory.note_finding(&valid.uid);
     let status = build_status(&findings, &applied.status, Timestamp::now());
     context.metrics.set_status(&label_of(cluster), &status);
-    publish(cluster, &recorded, &applied.status, &status, context).await?;
+    let is_written = publish(cluster, &recorded, &applied.status, &status, context).await?;
     if let Some(failure) = applied.failure {
         return Err(failure);
     }
     if let Err(problem) = observed.broker {
         return Err(problem.into());
     }
-    let is_settled = members.leaving.is_empty() && members.outdated.is_empty() && is_ready(&status);
-    let delay = if is_settled { PROBE_EVERY } else { UNSETTLED_EVERY };
+    Ok(requeue(&valid.uid, &members, &status, has_changed || is_written, context))
+}
+
+/// When to look again, though nothing calls for it: soon while something is under way.
+fn requeue(
+    uid: &str,
+    members: &Members,
+    status: &BroadcastClusterStatus,
+    has_changed: bool,
+    context: &Context,
+) -> Action {
+    let is_settled = members.leaving.is_empty() && members.outdated.is_empty() && is_ready(status);
+    if has_changed || is_settled {
+        context.memory.reset_patience(uid);
+    }
+    if !is_settled {
+        return Action::requeue(context.memory.next_look(uid));
+    }
     // Many resources that were made together do not ask together for ever.
-    Ok(Action::requeue(delay.mul_f64(rand::random_range(0.8..=1.0))))
+    Action::requeue(PROBE_EVERY.mul_f64(rand::random_range(0.8..=1.0)))
+}
+
+/// Where everything is looked up.
+fn build_sources<'a>(valid: &ValidCluster, known: Option<&'a Known>, context: &'a Context) -> Sources<'a> {
+    Sources {
+        client: &context.client,
+        known,
+        http: &context.http,
+        brokers: &context.brokers,
+        all: known_clusters(context),
+        last_access: context.memory.last_access(&valid.uid),
+    }
 }
 
 /// Tells what was gone from the broker: what heart and nodes have made anew, and what this pass has.
@@ -296,23 +329,23 @@ async fn publish(
     written: &BroadcastClusterStatus,
     status: &BroadcastClusterStatus,
     context: &Context,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let uid = cluster.uid().unwrap_or_default();
     if !decide_write(written, status, context.memory.since_write(&uid)) {
-        return Ok(());
+        return Ok(false);
     }
     let namespace = cluster.namespace().unwrap_or_default();
     publish_status_of(&context.client, &namespace, &cluster.name_any(), status).await?;
     context.memory.note_write(&uid);
     publish_events(&context.recorder, &cluster.object_ref(&()), decide_events(recorded, status)).await;
-    Ok(())
+    Ok(true)
 }
 
-/// The broker would complain of a connection that is just cut.
-async fn close(connection: Option<Connection>) {
-    if let Some(connection) = connection {
+/// The broker would keep the channel.
+async fn close(session: Option<Session>) {
+    if let Some(session) = session {
         // All that mattered was answered.
-        let _ = connection.close().await;
+        let _ = session.close().await;
     }
 }
 
@@ -365,13 +398,13 @@ fn label_of(cluster: &impl ResourceExt) -> String {
 }
 
 /// Newer knowledge first; a store may still be empty when the first passes run.
-fn known_clusters(context: &Context) -> Vec<BroadcastCluster> {
-    let watched = context.stores.iter().flat_map(Store::state);
-    let mut clusters: Vec<_> = watched.filter_map(|watched| watched.0.as_ref().ok().cloned()).collect();
-    for early in &context.known_at_start {
-        if clusters.iter().all(|cluster| cluster.uid() != early.uid()) {
-            clusters.push(early.clone());
-        }
+fn known_clusters(context: &Context) -> Vec<Arc<WatchedCluster>> {
+    let mut clusters: Vec<_> = context.stores.iter().flat_map(Store::state).collect();
+    let mut early = context.known_at_start.lock().unwrap_or_else(PoisonError::into_inner);
+    if !early.is_empty() {
+        let watched: HashSet<_> = clusters.iter().filter_map(|cluster| cluster.meta().uid.clone()).collect();
+        early.retain(|cluster| cluster.meta().uid.as_ref().is_none_or(|uid| !watched.contains(uid)));
+        clusters.extend(early.iter().cloned());
     }
     clusters
 }

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::broker::Brokers;
 use crate::controller::validate::validate;
 use crate::testing::api_server::{Exchange, api_server, expect, refuse};
 use crate::testing::{cluster, installation, other_access};
@@ -29,7 +30,15 @@ async fn fetch(is_deleted: bool, exchanges: Vec<Exchange>) -> Result<BrokerAcces
     let valid = validate(&cluster, &installation()).unwrap();
     let (client, server) = api_server(exchanges);
     let http = reqwest::Client::new();
-    let sources = Sources { client: &client, http: &http, all: Vec::new(), last_access: None };
+    let brokers = Brokers::default();
+    let sources = Sources {
+        client: &client,
+        known: None,
+        http: &http,
+        brokers: &brokers,
+        all: Vec::new(),
+        last_access: None,
+    };
     let access = fetch_access(&cluster, &valid, &sources).await.unwrap();
     drop(client);
     server.await.unwrap();

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::broker::{BrokerError, ObservedBroker};
 use crate::controller::members::Refusal;
-use crate::controller::plan::tests::world::{World, is_declaration};
+use crate::controller::plan::tests::world::World;
 use crate::secret::SecretError;
 use crate::testing::{ids, nothing, other_access, valid};
 
@@ -87,7 +87,7 @@ fn a_plan_for_what_is_already_there_only_declares_again() {
     let steps = plan(&cluster, &world.observed(&cluster)).unwrap().steps;
     // Two exchanges, dead letters and head; the nodes see to their own queues.
     assert_eq!(steps.len(), 4);
-    assert!(steps.iter().all(is_declaration));
+    assert!(steps.iter().all(Step::is_repeated));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_last_ready_node_is_not_removed() {
     let refused = plan(&cluster, &world.observed(&cluster)).unwrap();
     let refusal = Some(Refusal::LastReady(ids([3])));
     assert_eq!((refused.members.refusal, refused.members.staying), (refusal, ids([1, 2, 3])));
-    assert!(refused.steps.iter().all(is_declaration));
+    assert!(refused.steps.iter().all(Step::is_repeated));
     let node = world.objects.get_mut(&(Kind::Deployment, "orders-node-1".to_owned())).unwrap();
     node["status"]["readyReplicas"] = json!(1);
     world.settle(&cluster, usize::MAX);

@@ -1,5 +1,3 @@
-use std::sync::Mutex;
-
 use kube::runtime::events::Reporter;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -27,10 +25,12 @@ fn operator_that_leads(
     let context = Context {
         recorder: Recorder::new(client.clone(), Reporter::from("test".to_owned())),
         client,
+        known: Known::nothing(),
         http: reqwest::Client::new(),
         installation: installation(),
+        brokers: Brokers::default(),
         stores: Vec::new(),
-        known_at_start: Vec::new(),
+        known_at_start: Mutex::default(),
         deletion_patience: PATIENCE,
         metrics: Metrics::register(&mut Registry::default()),
         memory: Memory::default(),

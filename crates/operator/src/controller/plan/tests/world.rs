@@ -186,7 +186,7 @@ impl World {
 
     fn is_settled(&self, plan: &Plan) -> bool {
         let mut deployments = self.objects.iter().filter(|(key, _)| key.0 == Kind::Deployment);
-        plan.steps.iter().all(is_declaration)
+        plan.steps.iter().all(Step::is_repeated)
             && plan.members.leaving.is_empty()
             && plan.members.outdated.is_empty()
             && deployments.all(|(_, object)| object["status"]["readyReplicas"] == 1)
@@ -209,8 +209,4 @@ pub(super) fn image_of(deployment: &Value) -> &str {
 
 pub(super) fn is_leaving(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
-}
-
-pub(super) fn is_declaration(step: &Step) -> bool {
-    matches!(step, Step::DeclareExchange(_) | Step::DeclareQueue(_))
 }

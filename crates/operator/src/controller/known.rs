@@ -1,0 +1,289 @@
+//! The objects and pods of all clusters as watches show them: what a pass looks at first.
+//!
+//! - It may lag behind, so it decides one thing only: that there is nothing to do. Whatever is done is decided on what is read
+//!   anew.
+//! - Secrets are not in it.
+//! - An object is kept as compressed text, without what nobody reads: a thousand clusters have more than ten thousand.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::core::DynamicObject;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::controller::WatchedCluster;
+use crate::controller::objects::Kind;
+use crate::controller::observe::{ObservedPod, observe_pod};
+use crate::controller::validate::ValidCluster;
+use crate::metrics::cluster_label;
+use crate::names::{cluster_of, managed_selector};
+
+/// How many objects one answer has when all are listed: what is read of them at a time takes memory.
+pub const PAGE: u32 = 100;
+
+/// How many changes may wait for the controller.
+const CHANGES: usize = 64;
+
+/// How long the first lists may take before passes begin without them.
+const LOADING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What is known.
+#[derive(Clone)]
+pub struct Known {
+    clusters: Arc<Mutex<HashMap<String, OfOne>>>,
+    /// How many lists have not been read to their end yet.
+    loading: watch::Sender<usize>,
+}
+
+/// Of one cluster.
+#[derive(Default)]
+struct OfOne {
+    objects: BTreeMap<(Kind, String), Kept>,
+    pods: BTreeMap<String, ObservedPod>,
+}
+
+/// An object as compressed JSON.
+#[derive(PartialEq, Eq)]
+struct Kept(Box<[u8]>);
+
+/// What is watched, and how it is kept. One answers whether anything changed.
+trait Shelf: Clone + Send + Sync + 'static {
+    type Object: Resource<DynamicType: Clone> + Clone + Debug + DeserializeOwned + Send + 'static;
+
+    fn put(&self, known: &mut OfOne, object: Self::Object) -> bool;
+    fn take(&self, known: &mut OfOne, name: &str) -> bool;
+    fn names(&self, known: &OfOne) -> Vec<String>;
+}
+
+#[derive(Clone)]
+struct Objects(Kind);
+
+#[derive(Clone)]
+struct Pods;
+
+impl Known {
+    /// Knows nothing, for good: every pass reads everything.
+    pub fn nothing() -> Self {
+        Self { clusters: Arc::default(), loading: watch::Sender::new(1) }
+    }
+
+    /// Begins to watch these namespaces; gives for each the clusters that something changed of. The watches end when the set is
+    /// dropped.
+    pub fn watch(
+        client: &Client,
+        namespaces: &[Option<String>],
+    ) -> (Self, Vec<mpsc::Receiver<ObjectRef<WatchedCluster>>>, JoinSet<()>) {
+        let lists = namespaces.len() * (Kind::LISTED.len() + 1);
+        let known = Self { clusters: Arc::default(), loading: watch::Sender::new(lists) };
+        let mut watches = JoinSet::new();
+        let mut all_changes = Vec::new();
+        for namespace in namespaces {
+            let (sender, changes) = mpsc::channel(CHANGES);
+            all_changes.push(changes);
+            let scope = Scope { known: known.clone(), namespace: namespace.clone(), changes: sender };
+            for kind in Kind::LISTED {
+                let resource = kind.api_resource();
+                let api = match namespace {
+                    Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                    None => Api::all_with(client.clone(), &resource),
+                };
+                watches.spawn(scope.clone().follow(Objects(kind), api));
+            }
+            watches.spawn(scope.follow(Pods, crate::controller::api(client, namespace.as_deref())));
+        }
+        (known, all_changes, watches)
+    }
+
+    /// Waits until everything is known, but not for ever: what a watch is refused is read in every pass, which says so.
+    pub async fn wait_until_complete(&self) {
+        let mut loading = self.loading.subscribe();
+        let complete = loading.wait_for(|lists| *lists == 0);
+        if tokio::time::timeout(LOADING_DEADLINE, complete).await.is_err() {
+            tracing::warn!("not everything can be listed yet");
+        }
+    }
+
+    /// Whether everything is known.
+    pub fn is_complete(&self) -> bool {
+        *self.loading.borrow() == 0
+    }
+
+    /// The objects and pods of a cluster; `None` while not everything is known.
+    pub fn find(&self, valid: &ValidCluster) -> Option<(Vec<(Kind, DynamicObject)>, Vec<ObservedPod>)> {
+        if !self.is_complete() {
+            return None;
+        }
+        let clusters = self.all();
+        let Some(found) = clusters.get(&cluster_label(Some(&valid.namespace), valid.names.cluster())) else {
+            return Some((Vec::new(), Vec::new()));
+        };
+        let read = |((kind, _), kept): (&(Kind, String), &Kept)| Some((*kind, kept.read()?));
+        let objects = found.objects.iter().map(read).collect::<Option<_>>()?;
+        Some((objects, found.pods.values().cloned().collect()))
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, OfOne>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One namespace, or all.
+#[derive(Clone)]
+struct Scope {
+    known: Known,
+    namespace: Option<String>,
+    changes: mpsc::Sender<ObjectRef<WatchedCluster>>,
+}
+
+impl Scope {
+    /// Keeps what a watch shows.
+    async fn follow<S: Shelf>(self, shelf: S, api: Api<S::Object>) {
+        let config = watcher::Config::default().labels(&managed_selector()).page_size(PAGE);
+        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut is_loaded = false;
+        // Those that a list has not shown yet, while one is read.
+        let mut unseen = HashSet::new();
+        while let Some(event) = events.next().await {
+            let changed = match event {
+                Ok(Event::Init) => {
+                    unseen = self.keys(&shelf);
+                    None
+                }
+                Ok(Event::InitApply(object)) => {
+                    if let Some(cluster) = label_of(&object) {
+                        unseen.remove(&(cluster, object.name_any()));
+                    }
+                    self.put(&shelf, object)
+                }
+                Ok(Event::Apply(object)) => self.put(&shelf, object),
+                Ok(Event::Delete(object)) => {
+                    label_of(&object).filter(|cluster| self.take(&shelf, cluster, &object.name_any()))
+                }
+                Ok(Event::InitDone) => {
+                    for (cluster, name) in std::mem::take(&mut unseen) {
+                        if self.take(&shelf, &cluster, &name) {
+                            self.tell(&cluster).await;
+                        }
+                    }
+                    if !std::mem::replace(&mut is_loaded, true) {
+                        self.known.loading.send_modify(|lists| *lists -= 1);
+                    }
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a watch failed, and begins anew");
+                    None
+                }
+            };
+            // At the beginning every resource has a pass anyway.
+            if let Some(cluster) = changed.filter(|_| is_loaded) {
+                self.tell(&cluster).await;
+            }
+        }
+    }
+
+    /// Gives the cluster, if that is news.
+    fn put<S: Shelf>(&self, shelf: &S, object: S::Object) -> Option<String> {
+        let cluster = label_of(&object)?;
+        shelf.put(self.known.all().entry(cluster.clone()).or_default(), object).then_some(cluster)
+    }
+
+    fn take<S: Shelf>(&self, shelf: &S, cluster: &str, name: &str) -> bool {
+        let mut clusters = self.known.all();
+        let Some(of_one) = clusters.get_mut(cluster) else { return false };
+        let was_there = shelf.take(of_one, name);
+        if of_one.objects.is_empty() && of_one.pods.is_empty() {
+            clusters.remove(cluster);
+        }
+        was_there
+    }
+
+    fn keys<S: Shelf>(&self, shelf: &S) -> HashSet<(String, String)> {
+        let clusters = self.known.all();
+        let is_in_scope = |cluster: &str| {
+            let namespace = cluster.split_once('/').map(|(namespace, _)| namespace);
+            self.namespace.is_none() || self.namespace.as_deref() == namespace
+        };
+        let in_scope = clusters.iter().filter(|(cluster, _)| is_in_scope(cluster));
+        in_scope
+            .flat_map(|(cluster, known)| shelf.names(known).into_iter().map(|name| (cluster.clone(), name)))
+            .collect()
+    }
+
+    async fn tell(&self, cluster: &str) {
+        let Some((namespace, name)) = cluster.split_once('/') else { return };
+        // Without a controller nobody has to know.
+        let _ = self.changes.send(ObjectRef::new(name).within(namespace)).await;
+    }
+}
+
+impl Shelf for Objects {
+    type Object = DynamicObject;
+
+    fn put(&self, known: &mut OfOne, mut object: DynamicObject) -> bool {
+        object.metadata.managed_fields = None;
+        let key = (self.0, object.name_any());
+        let kept = Kept::new(&object);
+        if known.objects.get(&key) == Some(&kept) {
+            return false;
+        }
+        known.objects.insert(key, kept);
+        true
+    }
+
+    fn take(&self, known: &mut OfOne, name: &str) -> bool {
+        known.objects.remove(&(self.0, name.to_owned())).is_some()
+    }
+
+    fn names(&self, known: &OfOne) -> Vec<String> {
+        known.objects.keys().filter(|key| key.0 == self.0).map(|key| key.1.clone()).collect()
+    }
+}
+
+impl Shelf for Pods {
+    type Object = Pod;
+
+    fn put(&self, known: &mut OfOne, pod: Pod) -> bool {
+        let pod = observe_pod(pod);
+        known.pods.insert(pod.name.clone(), pod.clone()).is_none_or(|before| before != pod)
+    }
+
+    fn take(&self, known: &mut OfOne, name: &str) -> bool {
+        known.pods.remove(name).is_some()
+    }
+
+    fn names(&self, known: &OfOne) -> Vec<String> {
+        known.pods.keys().cloned().collect()
+    }
+}
+
+impl Kept {
+    fn new(object: &DynamicObject) -> Self {
+        // What came out of JSON goes back into it.
+        let text = serde_json::to_vec(object).unwrap_or_default();
+        Self(lz4_flex::compress_prepend_size(&text).into())
+    }
+
+    fn read(&self) -> Option<DynamicObject> {
+        serde_json::from_slice(&lz4_flex::decompress_size_prepended(&self.0).ok()?).ok()
+    }
+}
+
+/// The cluster that an object says it belongs to.
+fn label_of(object: &impl ResourceExt) -> Option<String> {
+    Some(cluster_label(object.namespace().as_deref(), cluster_of(object.labels())?))
+}
+
+#[cfg(test)]
+mod tests;
