@@ -26,10 +26,10 @@ const SECONDS: u64 = 300;
 const NODES: u32 = 3;
 
 /// How long each step may take.
-const PATIENCE: Duration = Duration::from_mins(60);
+const PATIENCE: Duration = Duration::from_hours(1);
 
 /// What is written when all is done: numbers that are found 15 s later at the earliest, by the first look after that.
-const SETTLING: Duration = Duration::from_secs(60);
+const SETTLING: Duration = Duration::from_mins(1);
 
 /// What all of them may take.
 const MEMORY: u64 = 40 << 20;

@@ -200,14 +200,13 @@ fn write_keys(folder: &Folder, port: u16) {
     folder.write("accounts.crt", &accounts.certificate);
     folder.write("accounts.key", &accounts.key);
     folder.write("audit.yaml", AUDIT_POLICY);
-    let mut tokens = String::new();
-    for user in ["admin", OPERATOR] {
+    let write_user = |user: &str| {
         let token = random_token();
-        tokens += &format!("{token},{user},{user},\"system:masters\"\n");
         let text = build_kubeconfig(&format!("https://127.0.0.1:{port}"), Some(&certificate), &token);
         folder.write(&format!("{user}.kubeconfig"), &text);
-    }
-    folder.write("tokens.csv", &tokens);
+        format!("{token},{user},{user},\"system:masters\"\n")
+    };
+    folder.write("tokens.csv", &["admin", OPERATOR].map(write_user).concat());
 }
 
 /// A kubeconfig with one way to one server.

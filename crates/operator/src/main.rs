@@ -13,7 +13,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type AnyError = Box<dyn std::error::Error>;
 
-#[tokio::main]
+/// Two threads, on a large machine as well: it waits most of the time, and every thread keeps memory of its own.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let settings = Settings::parse();
     let run = async || -> Result<(), AnyError> {

@@ -26,7 +26,7 @@ impl Mark {
 
     /// The requests since the mark that were to change something, whatever became of them. The Lease is not counted.
     pub fn writes(&self) -> Requests {
-        self.count(|verb, object| is_write(verb, object))
+        self.count(is_write)
     }
 
     /// Those of them that are about objects in these namespaces.

@@ -68,8 +68,8 @@ fn normalise_fields(fields: &mut Map<String, Value>) {
     fields.retain(|name, _| !OWN.contains(&name.as_str()));
     for (name, value) in fields {
         match (name.as_str(), &mut *value) {
-            (name, Value::String(hash)) if HASHES.contains(&name) => *hash = "HASH".to_owned(),
-            ("clusterIP", Value::String(address)) if address != "None" => *address = "ADDRESS".to_owned(),
+            (name, Value::String(hash)) if HASHES.contains(&name) => "HASH".clone_into(hash),
+            ("clusterIP", Value::String(address)) if address != "None" => "ADDRESS".clone_into(address),
             ("clusterIPs", Value::Array(addresses)) if addresses != &[json!("None")] => addresses.clear(),
             (_, value) => normalise(value),
         }

@@ -90,22 +90,17 @@ impl Lifecycle {
         let world = World::open(stage, namespace).await;
         self.prepare(&world).await;
         let operator = world.start_operator(usize::MAX).await;
-        let end = match self {
-            Self::Deletion => {
-                let is_left = |key: &&String| *key != "Secret rabbitmq";
-                wait_for("everything to be gone", PATIENCE, async || {
-                    let snapshot = world.snapshot().await;
-                    let left: Vec<_> = snapshot.keys().filter(is_left).cloned().collect();
-                    if left.is_empty() { Ok(snapshot) } else { Err(left.join(", ")) }
-                })
-                .await
-            }
-            _ => {
-                wait_until_quiet(&operator).await;
-                world.wait_until_ready().await;
-                world.snapshot().await
-            }
-        };
+        if !matches!(self, Self::Deletion) {
+            wait_until_quiet(&operator).await;
+            world.wait_until_ready().await;
+        }
+        let end = wait_for("what is not wanted any more to be gone", PATIENCE, async || {
+            let snapshot = world.snapshot().await;
+            let is_left = |key: &&String| matches!(self, Self::Deletion) && *key != "Secret rabbitmq";
+            let left: Vec<_> = snapshot.keys().filter(is_left).cloned().collect();
+            if left.is_empty() { Ok(snapshot) } else { Err(left.join(", ")) }
+        })
+        .await;
         assert_eq!(world.model.violations(), [""; 0]);
         (end, operator.kill())
     }

@@ -25,7 +25,7 @@ fn fifty_resources_of_which_nothing_changes_are_not_written_for_a_minute() {
         let stage = Stage::shared().await;
         let url = stage.broker.url();
         let idle = format!("{IDLE}fleet");
-        let (ready, idle_fleet) = tokio::join!(
+        let (busy_fleet, idle_fleet) = tokio::join!(
             Fleet::create(&stage.client, "fleet", 25, 2, &url),
             Fleet::create(&stage.client, &idle, 25, 2, &url),
         );
@@ -35,7 +35,7 @@ fn fifty_resources_of_which_nothing_changes_are_not_written_for_a_minute() {
         let mut settings = OperatorSettings::new(&kubeconfig, &format!("fleet,{idle}"), &log);
         settings.lease = Some("fleet".to_owned());
         let operator = settings.start();
-        ready.wait_until(ConditionType::Ready, PATIENCE).await;
+        busy_fleet.wait_until(ConditionType::Ready, PATIENCE).await;
         idle_fleet.wait_until(ConditionType::TopologyDeclared, PATIENCE).await;
         tokio::time::sleep(SETTLING).await;
 

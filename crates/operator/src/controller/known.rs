@@ -46,6 +46,9 @@ pub struct Known {
     loading: watch::Sender<usize>,
 }
 
+/// The objects and pods of a cluster.
+pub type Found = (Vec<(Kind, DynamicObject)>, Vec<ObservedPod>);
+
 /// Of one cluster.
 #[derive(Default)]
 struct OfOne {
@@ -120,7 +123,7 @@ impl Known {
     }
 
     /// The objects and pods of a cluster; `None` while not everything is known.
-    pub fn find(&self, valid: &ValidCluster) -> Option<(Vec<(Kind, DynamicObject)>, Vec<ObservedPod>)> {
+    pub fn find(&self, valid: &ValidCluster) -> Option<Found> {
         if !self.is_complete() {
             return None;
         }
@@ -148,7 +151,7 @@ struct Scope {
 
 impl Scope {
     /// Keeps what a watch shows.
-    async fn follow<S: Shelf>(self, shelf: S, api: Api<S::Object>) {
+    async fn follow<S: Shelf>(self, kind: S, api: Api<S::Object>) {
         let config = watcher::Config::default().labels(&managed_selector()).page_size(PAGE);
         let mut events = watcher(api, config).default_backoff().boxed();
         let mut is_loaded = false;
@@ -157,22 +160,22 @@ impl Scope {
         while let Some(event) = events.next().await {
             let changed = match event {
                 Ok(Event::Init) => {
-                    unseen = self.keys(&shelf);
+                    unseen = self.keys(&kind);
                     None
                 }
                 Ok(Event::InitApply(object)) => {
                     if let Some(cluster) = label_of(&object) {
                         unseen.remove(&(cluster, object.name_any()));
                     }
-                    self.put(&shelf, object)
+                    self.put(&kind, object)
                 }
-                Ok(Event::Apply(object)) => self.put(&shelf, object),
+                Ok(Event::Apply(object)) => self.put(&kind, object),
                 Ok(Event::Delete(object)) => {
-                    label_of(&object).filter(|cluster| self.take(&shelf, cluster, &object.name_any()))
+                    label_of(&object).filter(|cluster| self.take(&kind, cluster, &object.name_any()))
                 }
                 Ok(Event::InitDone) => {
                     for (cluster, name) in std::mem::take(&mut unseen) {
-                        if self.take(&shelf, &cluster, &name) {
+                        if self.take(&kind, &cluster, &name) {
                             self.tell(&cluster).await;
                         }
                     }
@@ -194,22 +197,22 @@ impl Scope {
     }
 
     /// Gives the cluster, if that is news.
-    fn put<S: Shelf>(&self, shelf: &S, object: S::Object) -> Option<String> {
+    fn put<S: Shelf>(&self, kind: &S, object: S::Object) -> Option<String> {
         let cluster = label_of(&object)?;
-        shelf.put(self.known.all().entry(cluster.clone()).or_default(), object).then_some(cluster)
+        kind.put(self.known.all().entry(cluster.clone()).or_default(), object).then_some(cluster)
     }
 
-    fn take<S: Shelf>(&self, shelf: &S, cluster: &str, name: &str) -> bool {
+    fn take<S: Shelf>(&self, kind: &S, cluster: &str, name: &str) -> bool {
         let mut clusters = self.known.all();
         let Some(of_one) = clusters.get_mut(cluster) else { return false };
-        let was_there = shelf.take(of_one, name);
+        let was_there = kind.take(of_one, name);
         if of_one.objects.is_empty() && of_one.pods.is_empty() {
             clusters.remove(cluster);
         }
         was_there
     }
 
-    fn keys<S: Shelf>(&self, shelf: &S) -> HashSet<(String, String)> {
+    fn keys<S: Shelf>(&self, kind: &S) -> HashSet<(String, String)> {
         let clusters = self.known.all();
         let is_in_scope = |cluster: &str| {
             let namespace = cluster.split_once('/').map(|(namespace, _)| namespace);
@@ -217,7 +220,7 @@ impl Scope {
         };
         let in_scope = clusters.iter().filter(|(cluster, _)| is_in_scope(cluster));
         in_scope
-            .flat_map(|(cluster, known)| shelf.names(known).into_iter().map(|name| (cluster.clone(), name)))
+            .flat_map(|(cluster, known)| kind.names(known).into_iter().map(|name| (cluster.clone(), name)))
             .collect()
     }
 

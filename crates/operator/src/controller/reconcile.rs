@@ -1,6 +1,7 @@
 //! One pass over one resource, from the API server's answer to the delay until the next pass.
 
 mod quiet;
+mod release;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, ConditionType};
 use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -17,18 +17,20 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 
+pub use release::publish_left_behind;
+
 use crate::broker::{Brokers, ObservedBroker, Session};
 use crate::controller::WatchedCluster;
 use crate::controller::actions::draft_actions;
 use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
 use crate::controller::drift::{count_repairs, draft_repairs};
 use crate::controller::error::ReconcileError;
-use crate::controller::events::{EventDraft, decide_events, publish_events};
+use crate::controller::events::{decide_events, publish_events};
 use crate::controller::known::Known;
 use crate::controller::members::Members;
 use crate::controller::memory::Memory;
 use crate::controller::observe::{Observed, Sources, fetch_observed};
-use crate::controller::plan::{Plan, Step, describe_broker_objects, has_broker_objects, plan, plan_deletion};
+use crate::controller::plan::{Plan, Step, plan, plan_deletion};
 use crate::controller::status::{
     Findings, build_failure_status, build_status, condition, decide_write, publish_conditions,
     publish_status_of,
@@ -38,6 +40,7 @@ use crate::controller::validate::{Installation, ValidCluster, validate};
 use crate::lease::Leadership;
 use crate::metrics::{Metrics, cluster_label};
 use crate::names::FINALIZER;
+use release::report_release;
 
 /// How long the work of a pass may take.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
@@ -347,45 +350,6 @@ async fn close(session: Option<Session>) {
         // All that mattered was answered.
         let _ = session.close().await;
     }
-}
-
-/// The resource was let go: its series go, and what had to be left on the broker is told.
-async fn report_release(
-    cluster: &BroadcastCluster,
-    valid: &ValidCluster,
-    observed: &Observed,
-    context: &Context,
-) {
-    context.metrics.forget(&label_of(cluster));
-    context.memory.forget(&valid.uid);
-    if !has_broker_objects(observed) {
-        return;
-    }
-    let left = describe_broker_objects(valid, &observed.recorded);
-    if valid.retains {
-        let note = format!(
-            "as deletionPolicy says, {left} and volumes stay; a resource of this name with spec.historyId {:?} goes on with them",
-            valid.history
-        );
-        let draft = EventDraft { warning: false, reason: "DataRetained".to_owned(), note };
-        publish_events(&context.recorder, &cluster.object_ref(&()), vec![draft]).await;
-    } else if let Err(problem) = &observed.broker {
-        publish_left_behind(&cluster.object_ref(&()), &problem.to_string(), &left, context).await;
-    }
-}
-
-/// Tells what was left on the broker.
-pub async fn publish_left_behind(about: &ObjectReference, problem: &str, left: &str, context: &Context) {
-    tracing::warn!(
-        name = about.name,
-        namespace = about.namespace,
-        problem,
-        left,
-        "broker objects were left behind"
-    );
-    let note = format!("{problem}; left on the broker: {left}");
-    let draft = EventDraft { warning: true, reason: "BrokerObjectsLeftBehind".to_owned(), note };
-    publish_events(&context.recorder, about, vec![draft]).await;
 }
 
 fn show_queues(cluster: &BroadcastCluster, observed: &Observed, context: &Context) {

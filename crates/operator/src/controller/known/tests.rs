@@ -5,8 +5,8 @@ use super::*;
 use crate::testing::valid;
 
 fn scope(known: &Known, namespace: Option<&str>) -> (Scope, mpsc::Receiver<ObjectRef<WatchedCluster>>) {
-    let (changes, changed) = mpsc::channel(CHANGES);
-    (Scope { known: known.clone(), namespace: namespace.map(str::to_owned), changes }, changed)
+    let (sender, changed) = mpsc::channel(CHANGES);
+    (Scope { known: known.clone(), namespace: namespace.map(str::to_owned), changes: sender }, changed)
 }
 
 fn object(name: &str, body: &Value) -> DynamicObject {

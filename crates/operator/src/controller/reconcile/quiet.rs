@@ -1,12 +1,14 @@
 //! The pass that most are: over what is known of Kubernetes without asking, to find that nothing is to be done there. What only the
 //! broker and the hearts know is asked for, and the broker objects are declared again.
 
+use std::time::Duration;
+
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
-use super::{Context, PASS_DEADLINE, build_sources, close, label_of, publish_repairs, requeue, show_queues};
+use super::{Context, build_sources, close, label_of, publish_repairs, requeue, show_queues};
 use crate::broker::Session;
 use crate::controller::apply::{Tools, apply};
 use crate::controller::error::ReconcileError;
@@ -15,6 +17,9 @@ use crate::controller::plan::{Plan, Step, plan};
 use crate::controller::status::{Findings, build_status, decide_write};
 use crate::controller::validate::{ValidCluster, validate};
 use crate::names::FINALIZER;
+
+/// How long it may take: a pass that reads everything has to fit in after it.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How the pass ended; `None` when there may be more to do, and everything has to be read first.
 pub(super) async fn reconcile_known(
@@ -34,7 +39,7 @@ pub(super) async fn reconcile_known(
         close(session).await;
         Some((planned?, observed))
     };
-    let ((Plan { members, .. }, made), observed) = tokio::time::timeout(PASS_DEADLINE, pass).await.ok()??;
+    let ((Plan { members, .. }, made), observed) = tokio::time::timeout(DEADLINE, pass).await.ok()??;
     // What went since it was looked at.
     publish_repairs(cluster, &valid, (&observed, made), context).await;
     let findings = Findings { cluster: &valid, observed: &observed, members: &members, failure: None };
