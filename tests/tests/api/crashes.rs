@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::stage::{Gated, PATIENCE, RUNTIME, Stage, World};
 
 /// How many of a lifecycle's runs are begun together.
-const BATCH: usize = 6;
+const BATCH: usize = 4;
 
 /// For so long an operator does nothing that has nothing left to do: longer than it waits for what nobody tells it.
 const QUIET: Duration = Duration::from_secs(3);

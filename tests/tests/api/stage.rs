@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 /// How long anything may take that is done within seconds on a quiet machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The user that credentials are rotated to.
 pub(crate) const OTHER_USER: &str = "other";
@@ -30,7 +30,7 @@ const CLUSTER: &str = "orders";
 const SECRET: &str = "rabbitmq";
 
 /// How many operators run at a time.
-const AT_A_TIME: usize = 6;
+const AT_A_TIME: usize = 4;
 
 /// Tests have one between them: what one has started may serve another.
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
