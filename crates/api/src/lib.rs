@@ -13,8 +13,8 @@ mod status;
 pub use crate::conditions::ConditionType;
 pub use crate::crd::crd_yaml;
 pub use crate::spec::{
-    BacklogSpec, BroadcastCluster, BroadcastClusterSpec, DeletionPolicy, HeartSpec, MAX_CLUSTER_NAME_LENGTH,
-    MAX_HEARTS, MAX_NODES, NetworkPolicySpec, NodesSpec, PeerSpec, QueueType, RabbitmqSpec, ResourcesSpec,
-    SecretReference, StorageSpec, TlsSpec,
+    AuthSpec, BacklogSpec, BroadcastCluster, BroadcastClusterSpec, DeletionPolicy, HeartSpec,
+    MAX_CLUSTER_NAME_LENGTH, MAX_HEARTS, MAX_NODES, NetworkPolicySpec, NodesSpec, PeerSpec, QueueType,
+    RabbitmqSpec, ResourcesSpec, SecretReference, StorageSpec, TlsSpec,
 };
 pub use crate::status::{BroadcastClusterStatus, HeartStatus, NodePhase, NodeStatus, TopologyStatus};

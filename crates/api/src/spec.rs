@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "the derive repeats each type in a module of its own")]
 
+mod auth;
 mod network;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub use self::auth::AuthSpec;
 pub use self::network::{NetworkPolicySpec, PeerSpec};
 use crate::status::BroadcastClusterStatus;
 
@@ -91,6 +93,13 @@ pub const MAX_NODES: u32 = 100;
         "has(self.spec.historyId) == has(oldSelf.spec.historyId) && \
          (!has(self.spec.historyId) || self.spec.historyId == oldSelf.spec.historyId)"
     ).message("historyId is immutable"),
+    validation = Rule::new("has(self.spec.auth) || !has(oldSelf.spec.auth)").message(
+        "auth cannot be taken away again: nodes with tokens and nodes without would not talk to each other"
+    ),
+    validation = Rule::new(
+        "!has(self.spec.auth) || !has(self.spec.auth.secretRef) || \
+         !(self.spec.auth.secretRef.name in [self.metadata.name + '-auth', self.metadata.name + '-amqp'])"
+    ).message("auth.secretRef names a Secret that the operator makes: leave it out, or name one of your own"),
     validation = Rule::new("self.metadata.name.size() <= 40")
         .message("metadata.name is the prefix of other names: at most 40 characters are allowed"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
@@ -147,6 +156,11 @@ pub struct BroadcastClusterSpec {
     /// Who may talk to hearts and nodes.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
+
+    /// Tokens for the HTTP interfaces of hearts and nodes; `{}` will do. Without it whoever reaches them may use them. It can
+    /// be added at any time, which replaces every pod, and not taken away again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
 
     /// What happens to exchange, queues and volumes when this resource is deleted.
     #[serde(default)]

@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use broadcast_protocol::write::{InvalidWrite, Operation, Write, WriteBatch, parse_ndjson, parse_request};
+use broadcast_service::auth::{self, Gatekeeper};
 use broadcast_service::http::{ApiError, StrictQuery, parse_duration, with_json_fallbacks};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -68,6 +69,8 @@ pub struct Api {
     pub dead_letters: DeadLetters,
     /// For forwarding.
     pub client: reqwest::Client,
+    /// Who is let in.
+    pub gatekeeper: Gatekeeper,
     /// Counters.
     pub metrics: Metrics,
     /// Told when this heart is to end.
@@ -95,13 +98,20 @@ struct WriteRequest {
 
 /// The routes of a heart.
 pub fn router(api: Api) -> Router {
-    let router = Router::new()
+    let writes = Router::new()
         .route("/v1/writes", post(post_writes))
-        .route("/v1/collections/{collection}/{key}", put(put_value).delete(delete_value))
-        .route("/v1/status", get(status::answer_status))
-        .route("/v1/dead-letters", get(dead_letters::answer_list))
-        .route("/v1/dead-letters/replay", post(dead_letters::answer_replay))
-        .route("/v1/log", get(log::answer_log));
+        .route("/v1/collections/{collection}/{key}", put(put_value).delete(delete_value));
+    let replay = Router::new().route("/v1/dead-letters/replay", post(dead_letters::answer_replay));
+    let letters = Router::new().route("/v1/dead-letters", get(dead_letters::answer_list));
+    let status = Router::new().route("/v1/status", get(status::answer_status));
+    let log = Router::new().route("/v1/log", get(log::answer_log));
+    let keeper = &api.gatekeeper;
+    let router = keeper
+        .guard(forward::decide_needed, writes)
+        .merge(keeper.guard(|_| &[auth::Role::Write], replay))
+        .merge(keeper.guard(|_| &[auth::Role::Read], letters))
+        .merge(keeper.guard(|_| &auth::Role::ALL, status))
+        .merge(keeper.guard(|_| &[auth::Role::Peer], log));
     with_json_fallbacks(router).with_state(api)
 }
 
@@ -206,7 +216,10 @@ impl Api {
                 let placed = publish(&submit, writes, reserved).await?;
                 self.answer(placed, may_be_rejected, wish).await
             }
-            Role::Standby { active: Some(url) } => forward::forward(&self.client, &url, request).await,
+            Role::Standby { active: Some(url) } => {
+                let tokens = self.gatekeeper.peer_tokens();
+                forward::forward(&self.client, &tokens, &url, request).await
+            }
             role => {
                 Err(unavailable(format!("{}: {}", role.name(), role.reason().unwrap_or("no active heart"))))
             }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use broadcast_protocol::config::HeartConfig;
 use broadcast_service::admin::{Readiness, admin_router};
 use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::auth::{Gatekeeper, TokenError};
 use broadcast_service::http::{http_client, serve};
 use broadcast_service::shutdown::{TaskError, Tasks};
 use prometheus_client::registry::Registry;
@@ -59,6 +60,9 @@ pub enum HeartError {
     /// The list of nodes is unusable from the start.
     #[error(transparent)]
     NodesFile(#[from] NodesFileError),
+    /// The tokens cannot be read.
+    #[error("auth.tokens_dir: {0}")]
+    Tokens(#[from] TokenError),
     /// An address cannot be listened on.
     #[error("{interface} {address}: {source}")]
     Listen {
@@ -88,6 +92,7 @@ pub async fn run(
     if let Some(path) = &config.nodes_file {
         nodes_file::apply(nodes_file::read(path)?, &census, &memory);
     }
+    let (gatekeeper, tokens) = Gatekeeper::open_if(config.auth.as_ref().map(|auth| &*auth.tokens_dir))?;
     let http_listener = listen("http", config.http).await?;
     let admin_listener = listen("admin", config.admin).await?;
     let http_address = http_listener.local_addr().unwrap_or(config.http);
@@ -109,6 +114,7 @@ pub async fn run(
         log_readers: Arc::new(Semaphore::new(http::MAX_LOG_READERS)),
         dead_letters: DeadLetters::new(config.cluster.clone(), config.topology(), url_source.clone()),
         client: http_client()?,
+        gatekeeper,
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     };
@@ -123,6 +129,9 @@ pub async fn run(
         let _done = done;
         server.await
     });
+    if let Some(tokens) = tokens {
+        tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    }
     if let Some(path) = config.nodes_file.clone() {
         tasks.spawn("nodes_file", nodes_file::follow(path, census.clone(), memory.clone(), shutdown.clone()));
     }

@@ -20,6 +20,7 @@ use broadcast_protocol::digest::Digest;
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::Halt;
 use broadcast_protocol::report::NodeState;
+use broadcast_service::auth::{Gatekeeper, Role};
 use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{ApiError, StrictQuery, check_number, parse_duration, with_json_fallbacks};
 use broadcast_service::log::{LogPage, LogQuery};
@@ -69,10 +70,12 @@ pub(crate) struct Api {
     pub(crate) snapshots: SnapshotDesk,
     /// Where to ask for another database.
     pub(crate) wishes: mpsc::Sender<Finding>,
+    /// Who is let in.
+    pub(crate) gatekeeper: Gatekeeper,
 }
 
 impl Api {
-    /// Nothing is being recomputed yet.
+    /// Nothing is being recomputed yet, and everybody is let in.
     pub(crate) fn new(
         node: NodeId,
         status: watch::Receiver<Status>,
@@ -80,7 +83,8 @@ impl Api {
         wishes: mpsc::Sender<Finding>,
     ) -> Self {
         let (recomputing, snapshots) = (Arc::new(Semaphore::new(1)), SnapshotDesk::default());
-        Self { node, status, readers, recomputing, snapshots, wishes }
+        let gatekeeper = Gatekeeper::default();
+        Self { node, status, readers, recomputing, snapshots, wishes, gatekeeper }
     }
 
     /// Peers get nothing of what is known to be wrong.
@@ -101,15 +105,19 @@ impl Api {
 
 /// The interface.
 pub(crate) fn api_router(api: Api) -> Router {
-    let router = Router::new()
+    let reads = Router::new()
         .route("/v1/collections/{collection}/{key}", get(answer_document))
         .route("/v1/collections/{collection}", get(answer_list))
-        .route("/v1/collections", get(answer_collections))
-        .route("/v1/status", get(answer_status))
-        .route("/v1/digest", get(answer_digest))
-        .route("/v1/rebuild", post(answer_rebuild))
-        .route("/v1/log", get(answer_log))
-        .route("/v1/snapshot", get(answer_snapshot));
+        .route("/v1/collections", get(answer_collections));
+    let state = Router::new().route("/v1/status", get(answer_status)).route("/v1/digest", get(answer_digest));
+    let rebuild = Router::new().route("/v1/rebuild", post(answer_rebuild));
+    let peers = Router::new().route("/v1/log", get(answer_log)).route("/v1/snapshot", get(answer_snapshot));
+    let keeper = &api.gatekeeper;
+    let router = keeper
+        .guard(|_| &[Role::Read], reads)
+        .merge(keeper.guard(|_| &Role::ALL, state))
+        .merge(keeper.guard(|_| &[Role::Write], rebuild))
+        .merge(keeper.guard(|_| &[Role::Peer], peers));
     with_json_fallbacks(router).with_state(api)
 }
 

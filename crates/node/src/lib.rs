@@ -35,6 +35,7 @@ use broadcast_protocol::config::NodeConfig;
 use broadcast_protocol::names::NodeId;
 use broadcast_service::admin::{Readiness, admin_router};
 use broadcast_service::amqp_url::AmqpUrlSource;
+use broadcast_service::auth::{Gatekeeper, TokenError};
 use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{http_client, serve};
 use broadcast_service::shutdown::{TaskError, Tasks};
@@ -76,6 +77,9 @@ pub(crate) enum NodeError {
         /// Why.
         error: std::io::Error,
     },
+    /// The tokens cannot be read.
+    #[error("auth.tokens_dir: {0}")]
+    Tokens(#[from] TokenError),
     /// The HTTP client cannot be made.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -94,6 +98,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let node: NodeId = config.node_id.ok_or(NodeError::NoId)?;
+    let (gatekeeper, tokens) = Gatekeeper::open_if(config.auth.as_ref().map(|auth| &*auth.tokens_dir))?;
     let admin = listen("admin", config.admin).await?;
     let nothing = Committed::nothing(&config.cluster);
     let (status, watched) = watch::channel(Status::starting(nothing, unix_milliseconds()));
@@ -106,7 +111,11 @@ pub(crate) async fn run(
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("readiness", infallible(readiness));
     tasks.spawn("admin", serve(admin, admin_router(ready, registry), shutdown.clone(), REQUEST_DRAIN));
-    let peers = Peers::new(config.cluster.clone(), config.peers.clone(), http_client()?);
+    let peers = Peers::new(config.cluster.clone(), config.peers.clone(), http_client()?)
+        .showing_tokens_of(gatekeeper.clone());
+    if let Some(tokens) = tokens {
+        tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    }
     let Some(store) = open_store(&config, &peers, &status, &metrics, &shutdown).await? else {
         return Ok(tasks.run(DRAIN).await?);
     };
@@ -114,7 +123,7 @@ pub(crate) async fn run(
     // After the database: to be refused is better than to wait for an answer that does not come.
     let http = listen("http", config.http).await?;
     let (found, findings) = Findings::channel();
-    let api = Api::new(node, watched.clone(), store.readers(), found.clone());
+    let api = Api { gatekeeper, ..Api::new(node, watched.clone(), store.readers(), found.clone()) };
     let reporter = Reporter {
         broker: broker.clone(),
         cluster: config.cluster.clone(),

@@ -16,6 +16,7 @@ use broadcast_protocol::cut::Cut;
 use broadcast_protocol::envelope::{DecodeError, Link, Message, WriteMessage};
 use broadcast_protocol::report::Claim;
 use broadcast_protocol::snapshot::SnapshotError;
+use broadcast_service::auth::{Gatekeeper, send_with_tokens};
 use bytes::{Bytes, BytesMut};
 use reqwest::{Response, StatusCode, Url};
 
@@ -41,6 +42,7 @@ pub(crate) struct Peers {
     client: reqwest::Client,
     /// How long a peer has to begin with a snapshot, and for each chunk of it.
     chunk_deadline: Duration,
+    gatekeeper: Gatekeeper,
 }
 
 /// Nobody can help, now: what was tried.
@@ -71,6 +73,9 @@ pub(crate) enum PeerError {
     /// It is not further on itself.
     #[error("has nothing newer")]
     NothingNewer,
+    /// It wants another token.
+    #[error("takes none of the peer tokens of this node, or this node has none")]
+    Unauthorized,
     /// It answers something else.
     #[error("answers {0}")]
     Status(u16),
@@ -95,6 +100,11 @@ impl NoHelp {
     /// Whether no log helps any more: somebody has got further, and keeps only the end of the way.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         self.tried.iter().any(|(_, error)| *error == PeerError::Gone)
+    }
+
+    /// Whether somebody did not let this node in: then nobody knows yet what the peers have.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.tried.iter().any(|(_, error)| *error == PeerError::Unauthorized)
     }
 
     /// Those whose messages come from elsewhere than where this node is.
@@ -122,7 +132,30 @@ impl PeerError {
 impl Peers {
     /// `urls` are base URLs as in the configuration.
     pub(crate) fn new(cluster: impl Into<String>, urls: Vec<String>, client: reqwest::Client) -> Self {
-        Self { cluster: cluster.into(), urls, client, chunk_deadline: snapshot::CHUNK_DEADLINE }
+        Self {
+            cluster: cluster.into(),
+            urls,
+            client,
+            chunk_deadline: snapshot::CHUNK_DEADLINE,
+            gatekeeper: Gatekeeper::default(),
+        }
+    }
+
+    /// The same, showing them the tokens of this node, where there are any.
+    pub(crate) fn showing_tokens_of(self, gatekeeper: Gatekeeper) -> Self {
+        Self { gatekeeper, ..self }
+    }
+
+    /// The answer to a request, once it is known to be one of success.
+    async fn get(&self, url: &str) -> Result<Response, PeerError> {
+        let answer = send_with_tokens(&self.gatekeeper.peer_tokens(), || self.client.get(url)).await;
+        let answer = answer.map_err(unreachable)?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            StatusCode::GONE => Err(PeerError::Gone),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(PeerError::Unauthorized),
+            status => Err(PeerError::Status(status.as_u16())),
+        }
     }
 
     /// Fetches messages that continue a position, at least one, from the first peer that has them and whose history was not
@@ -203,8 +236,7 @@ impl Peers {
 
     /// The answer's body, or as much as came before it broke off: what is there is checked anyway.
     async fn fetch_body(&self, url: &str) -> Result<Bytes, PeerError> {
-        let mut answer = self.client.get(url).send().await.map_err(unreachable)?;
-        check_status(&answer)?;
+        let mut answer = self.get(url).await?;
         let mut body = BytesMut::new();
         loop {
             match answer.chunk().await {
@@ -217,14 +249,6 @@ impl Peers {
             }
         }
         Ok(body.freeze())
-    }
-}
-
-fn check_status(answer: &Response) -> Result<(), PeerError> {
-    match answer.status() {
-        StatusCode::OK => Ok(()),
-        StatusCode::GONE => Err(PeerError::Gone),
-        status => Err(PeerError::Status(status.as_u16())),
     }
 }
 

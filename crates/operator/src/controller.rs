@@ -24,6 +24,7 @@ pub mod quantity;
 pub mod reconcile;
 pub mod rollout;
 pub mod status;
+pub mod tokens;
 pub mod unreadable;
 pub mod validate;
 

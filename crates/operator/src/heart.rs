@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use broadcast_api::NodePhase;
+use broadcast_service::auth::send_with_tokens;
 use http::header::CONNECTION;
+use reqwest::StatusCode;
+use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
 use crate::controller::build::HTTP_PORT;
@@ -90,12 +93,14 @@ impl NodeReport {
     }
 }
 
-/// Asks every heart, given as pod and address, for the active one's report; the error says what each of them said.
+/// Asks every heart, given as pod and address, for the active one's report, showing these tokens where there are any; the error
+/// says what each of them said.
 pub async fn fetch_heart_report(
     client: &reqwest::Client,
     hearts: impl IntoIterator<Item = (String, IpAddr)>,
+    tokens: &[HeaderValue],
 ) -> Result<HeartReport, String> {
-    let answers = hearts.into_iter().map(async |(pod, address)| match fetch(client, address).await {
+    let answers = hearts.into_iter().map(async |(pod, address)| match fetch(client, address, tokens).await {
         Ok(report) => Ok(HeartReport { pod, ..report }),
         // The address changes with every pod and says nothing; the cause does.
         Err(error) => Err(format!("{pod}: {}", describe(&error.without_url()))),
@@ -121,18 +126,16 @@ pub async fn fetch_heart_report(
     if others.is_empty() { Err("no heart has an address yet".to_owned()) } else { Err(others.join("; ")) }
 }
 
-async fn fetch(client: &reqwest::Client, address: IpAddr) -> Result<HeartReport, reqwest::Error> {
+async fn fetch(
+    client: &reqwest::Client,
+    address: IpAddr,
+    tokens: &[HeaderValue],
+) -> Result<HeartReport, reqwest::Error> {
     let url = format!("http://{}/v1/status", std::net::SocketAddr::from((address, HTTP_PORT)));
     // The next pass is so far away that a connection would only wait for its end.
-    client
-        .get(url)
-        .header(CONNECTION, "close")
-        .timeout(DEADLINE)
-        .send()
-        .await?
-        .error_for_status()?
-        .json()
-        .await
+    let request = || client.get(&url).header(CONNECTION, "close").timeout(DEADLINE);
+    let answer = send_with_tokens(tokens, request).await?;
+    answer.error_for_status()?.json().await
 }
 
 /// The library's own text leaves out the cause.
@@ -141,6 +144,9 @@ fn describe(error: &reqwest::Error) -> String {
         format!("no answer within {}s", DEADLINE.as_secs())
     } else if error.is_connect() {
         "no connection".to_owned()
+    } else if error.status() == Some(StatusCode::UNAUTHORIZED) {
+        "it takes none of the tokens under the key read; a changed Secret reaches a pod within two minutes"
+            .to_owned()
     } else {
         error.to_string()
     }

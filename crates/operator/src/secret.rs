@@ -50,6 +50,14 @@ pub enum SecretError {
         /// What it would need.
         keys: Vec<&'static str>,
     },
+    /// It lacks keys with tokens.
+    #[error("Secret {secret:?} lacks {}: each of the keys write, read and peer needs tokens, one a line", keys.join(", "))]
+    LacksTokens {
+        /// The Secret.
+        secret: String,
+        /// The keys that are not there.
+        keys: Vec<&'static str>,
+    },
     /// A value is unusable.
     #[error("Secret {secret:?}, key {key:?}: {problem}")]
     Invalid {
@@ -67,7 +75,7 @@ impl SecretError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Missing(_) => "SecretMissing",
-            Self::LacksKeys { .. } => "SecretLacksKeys",
+            Self::LacksKeys { .. } | Self::LacksTokens { .. } => "SecretLacksKeys",
             Self::Invalid { .. } => "SecretInvalid",
         }
     }

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::broker::ObservedBroker;
 use crate::controller::objects::ObservedObjects;
 use crate::controller::observe::Observed;
+use crate::controller::tokens::ObservedTokens;
 use crate::controller::validate::{Installation, ValidCluster, validate};
 use crate::secret::{BrokerAccess, parse_secret};
 
@@ -73,6 +74,7 @@ pub(crate) fn nothing() -> Observed {
         removing: BTreeSet::new(),
         backlogs: Vec::new(),
         genesis: false,
+        tokens: ObservedTokens::Unwanted,
         access: Ok(access()),
         broker: Ok(ObservedBroker::default()),
         heart: Err("no heart has an address yet".to_owned()),

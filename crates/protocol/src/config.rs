@@ -52,10 +52,21 @@ pub struct HeartConfig {
     pub nodes_file: Option<PathBuf>,
     /// What bounds its memory.
     pub limits: HeartLimits,
+    /// Who may use the HTTP interface; without it everybody may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
     /// Where the HTTP interface listens.
     pub http: SocketAddr,
     /// Where health, readiness and metrics are served.
     pub admin: SocketAddr,
+}
+
+/// `auth` of both files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuthConfig {
+    /// A folder with the files `write`, `read` and `peer`, each with the tokens that are valid, one a line. Read again when they
+    /// change.
+    pub tokens_dir: PathBuf,
 }
 
 /// `limits` of `heart.yaml`.
@@ -93,6 +104,9 @@ pub struct NodeConfig {
     pub max_lag_seconds: u64,
     /// How often all rows are compared with what the node has written, in seconds.
     pub scrub_interval_seconds: u64,
+    /// Who may use the HTTP interface; without it everybody may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
     /// Where the HTTP interface listens.
     pub http: SocketAddr,
     /// Where health, readiness and metrics are served.
@@ -127,6 +141,7 @@ impl HeartConfig {
             genesis: reader.flag("genesis", true),
             nodes_file: reader.path("nodes_file"),
             limits: HeartLimits { pending_bytes, retained_bytes },
+            auth: reader.auth(),
             http: reader.address("http", loopback(8080)),
             admin: reader.address("admin", loopback(9090)),
             exchange,
@@ -164,6 +179,7 @@ impl NodeConfig {
                 1..=604_800,
                 DEFAULT_SCRUB_INTERVAL_SECONDS,
             ),
+            auth: reader.auth(),
             http: reader.address("http", loopback(8080 + offset)),
             admin: reader.address("admin", loopback(9090 + offset)),
             exchange,

@@ -69,6 +69,8 @@ fn what_the_documentation_shows_is_accepted() {
         &[(&["spec", "rabbitmq", "tls"], tls)],
         &[(&["spec", "rabbitmq", "tls", "serverName"], json!("2001:db8::1"))],
         &[(&["spec", "rabbitmq", "tls", "serverName"], json!("10.0.0.1"))],
+        &[(&["spec", "auth"], json!({}))],
+        &[(&["spec", "auth"], json!({"secretRef": {"name": "orders-tokens"}}))],
         &[(&["spec", "heart", "replicas"], json!(1))],
         &[(&["spec", "heart", "replicas"], json!(5))],
         &[(&["spec", "nodes", "replicas"], json!(1))],
@@ -105,6 +107,15 @@ fn a_wrong_value_is_refused_with_its_field_and_what_is_allowed() {
         ),
         (&["spec", "rabbitmq", "tls", "serverName"], json!(""), "/spec/rabbitmq/tls/serverName"),
         (&["spec", "rabbitmq", "tls", "serverName"], json!("two words"), "/spec/rabbitmq/tls/serverName"),
+        (&["spec", "auth"], json!(true), "/spec/auth"),
+        (&["spec", "auth", "secretRef"], json!({}), "\"name\" is a required property"),
+        (&["spec", "auth", "secretRef", "name"], json!("A"), "/spec/auth/secretRef/name"),
+        (
+            &["spec", "auth", "secretRef", "name"],
+            json!("orders-auth"),
+            "auth.secretRef names a Secret that the operator makes: leave it out, or name one of your own",
+        ),
+        (&["spec", "auth", "secretRef", "name"], json!("orders-amqp"), "a Secret that the operator makes"),
         (&["spec", "exchange"], json!(""), "/spec/exchange"),
         (&["spec", "exchange"], json!("a b"), "/spec/exchange"),
         (&["spec", "exchange"], json!("x".repeat(201)), "/spec/exchange"),
@@ -141,6 +152,7 @@ fn a_wrong_value_is_refused_with_its_field_and_what_is_allowed() {
 #[test]
 fn what_holds_acknowledged_writes_cannot_be_changed() {
     let small = json!({"size": "1Gi"});
+    let mine = json!({"secretRef": {"name": "mine"}});
     let cases: &[(&[&str], Value, Value, &str)] = &[
         (&["spec", "exchange"], json!("a"), json!("b"), "exchange is immutable"),
         (&["spec", "queueName"], json!("a"), json!("b"), "queueName is immutable"),
@@ -151,6 +163,30 @@ fn what_holds_acknowledged_writes_cannot_be_changed() {
         (&["spec", "nodes", "storage"], small.clone(), json!({"size": "2Gi"}), "storage is immutable"),
         (&["spec", "nodes", "storage"], json!(null), small.clone(), "storage is immutable"),
         (&["spec", "nodes", "storage"], small, json!(null), "storage is immutable"),
+        (
+            &["spec", "auth"],
+            json!({}),
+            json!(null),
+            "auth cannot be taken away again: nodes with tokens and nodes without would not talk to each other",
+        ),
+        (
+            &["spec", "auth"],
+            json!({}),
+            mine.clone(),
+            "secretRef is immutable: change the tokens in the Secret",
+        ),
+        (
+            &["spec", "auth"],
+            mine.clone(),
+            json!({}),
+            "secretRef is immutable: change the tokens in the Secret",
+        ),
+        (
+            &["spec", "auth", "secretRef", "name"],
+            json!("a"),
+            json!("b"),
+            "secretRef is immutable: change the tokens in the Secret",
+        ),
         (&["spec", "historyId"], json!("a"), json!("b"), "historyId is immutable"),
         (&["spec", "historyId"], json!(null), json!("b"), "historyId is immutable"),
         (&["spec", "historyId"], json!("a"), json!(null), "historyId is immutable"),
@@ -168,6 +204,7 @@ fn everything_else_can_be_changed() {
     let changes: &[Edit<'_>] = &[
         (&["spec", "rabbitmq", "secretRef", "name"], json!("other")),
         (&["spec", "rabbitmq", "tls"], json!({"caSecretRef": {"name": "ca"}})),
+        (&["spec", "auth"], json!({})),
         (&["spec", "heart", "replicas"], json!(3)),
         (&["spec", "nodes", "replicas"], json!(5)),
         (&["spec", "nodes", "image"], json!("node:2")),

@@ -1,12 +1,15 @@
 //! A standby brings a request to the active heart. Once only: a request that was brought before is refused, because
-//! two hearts that each take the other for the active one would pass it on for ever.
+//! two hearts that each take the other for the active one would pass it on for ever. Where there are tokens, the standby has
+//! looked at the client's, and shows its own as a peer.
 
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use broadcast_service::auth::{Role, send_with_tokens};
 use broadcast_service::http::ApiError;
+use bytes::Bytes;
 
 use super::headers::IDEMPOTENCY_KEY;
 use super::{WriteRequest, outcome_unknown, unavailable};
@@ -22,26 +25,39 @@ const REQUEST_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, IDEMPOTENCY_KEY, header::IF_MATCH, header::IF_NONE_MATCH];
 const ANSWER_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
+/// Whose token a write needs: a client's, or that of the heart that passes it on.
+pub(super) fn decide_needed(headers: &HeaderMap) -> &'static [Role] {
+    if headers.contains_key(&FORWARDED) { &[Role::Peer] } else { &[Role::Write] }
+}
+
 /// Sends the request to the heart at `url` and gives its answer.
 pub(super) async fn forward(
     client: &reqwest::Client,
+    tokens: &[HeaderValue],
     url: &str,
     request: WriteRequest,
 ) -> Result<Response, ApiError> {
-    if request.headers.contains_key(&FORWARDED) {
+    let WriteRequest { method, path_and_query, headers, body } = request;
+    if headers.contains_key(&FORWARDED) {
         return Err(unavailable("this heart is no longer the active one; try again"));
     }
-    let mut forwarded = client
-        .request(request.method, format!("{url}{}", request.path_and_query))
-        .header(FORWARDED, "1")
-        .timeout(DEADLINE)
-        .body(request.body);
-    for name in REQUEST_HEADERS {
-        if let Some(value) = request.headers.get(&name) {
-            forwarded = forwarded.header(name, value);
+    let (target, body) = (format!("{url}{path_and_query}"), Bytes::from(body));
+    let build = || {
+        let forwarded = client.request(method.clone(), &target).header(FORWARDED, "1");
+        let mut forwarded = forwarded.timeout(DEADLINE).body(body.clone());
+        for name in REQUEST_HEADERS {
+            if let Some(value) = headers.get(&name) {
+                forwarded = forwarded.header(name, value);
+            }
         }
+        forwarded
+    };
+    let answer = send_with_tokens(tokens, build).await.map_err(|error| lost(&error))?;
+    if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let problem =
+            "the active heart takes none of the peer tokens of this one; nothing was written, try again";
+        return Err(unavailable(problem));
     }
-    let answer = forwarded.send().await.map_err(|error| lost(&error))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() =
         StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);

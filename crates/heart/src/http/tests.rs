@@ -10,6 +10,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::census::tests::report;
 
+mod access;
+
 /// A heart without a broker: the test plays the reign.
 pub(super) struct Stage {
     pub(super) api: Api,
@@ -40,6 +42,7 @@ pub(super) fn stage() -> Stage {
         log_readers: Arc::new(Semaphore::new(1)),
         dead_letters: nowhere(),
         client: broadcast_service::http::http_client().unwrap(),
+        gatekeeper: Gatekeeper::default(),
         metrics: Metrics::register(&mut Registry::default()),
         shutdown: CancellationToken::new(),
     };

@@ -12,6 +12,8 @@ use crate::scrub::{Findings, Found};
 use crate::store::Store;
 use crate::testing::{CLUSTER, History, put};
 
+mod access;
+
 /// A node without a broker.
 struct Node {
     directory: TempDir,

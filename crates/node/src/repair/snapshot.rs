@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use reqwest::{Response, Url};
 use tokio::sync::mpsc;
 
-use super::{NoHelp, PeerError, Peers, check_status, name_of, resolve, unreachable};
+use super::{NoHelp, PeerError, Peers, name_of, resolve, unreachable};
 use crate::store::{Committed, InstallError, StoreError};
 
 /// How long a peer has to begin, and for each chunk.
@@ -122,8 +122,7 @@ impl Peers {
 
     async fn open_snapshot(&self, base: &Url, wanted: Wanted) -> Result<PeerSnapshot, PeerError> {
         let url = format!("{}/v1/snapshot", base.as_str().trim_end_matches('/'));
-        let mut rest = self.client.get(url).send().await.map_err(unreachable)?;
-        check_status(&rest)?;
+        let mut rest = self.get(&url).await?;
         let mut begin = BytesMut::new();
         let header = loop {
             let Some(chunk) = rest.chunk().await.map_err(unreachable)? else {

@@ -71,6 +71,8 @@ async fn nobody_can_help_says_what_was_tried() {
         (url(410, Vec::new()).await, "its log no longer reaches back"),
         (url(200, Vec::new()).await, "has nothing newer"),
         (url(500, Vec::new()).await, "answers 500"),
+        (url(401, Vec::new()).await, "takes none of the peer tokens of this node, or this node has none"),
+        (url(403, Vec::new()).await, "takes none of the peer tokens"),
         (url(200, lines(&messages[2..])).await, "has another history: its next message follows 2"),
         (url(200, lines(&other.puts(1))).await, "has another history: its next message follows 1"),
         (url(200, lines(&messages[1..2])[..50].to_vec()).await, "not a message: EOF"),

@@ -97,13 +97,13 @@ impl Session<'_> {
         });
     }
 
-    /// `missing` is what nobody has.
+    /// `missing` is what nobody has, if everybody could be asked.
     pub(super) fn wait_for_help(&mut self, no_help: &NoHelp, missing: Option<u64>) {
         tracing::warn!(reason = %no_help, "cannot repair");
         self.repair_delay = self.repair_backoff.next_delay();
         self.node.status.send_modify(|status| {
             status.reason = Some(no_help.to_string());
-            status.missing = missing;
+            status.missing = missing.filter(|_| !no_help.is_refused());
         });
     }
 }

@@ -46,6 +46,10 @@ fn describe(
                 format!("node {id} goes, as spec.nodes.replicas is {wanted}: first its pod, then its queue");
             Some(("NodeRemoved", note))
         }
+        Step::CreateTokens(name) => {
+            let note = format!("Secret {name:?} has the tokens that hearts and nodes ask for from now on");
+            Some(("TokensCreated", note))
+        }
         Step::Apply(object) => {
             describe_change(cluster, object, objects.get(&(object.kind, object.name.clone()))?)
         }

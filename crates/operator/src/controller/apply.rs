@@ -16,6 +16,7 @@ use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
 use crate::controller::observe::{api_of, belongs_to};
 use crate::controller::plan::Step;
 use crate::controller::status::publish_status;
+use crate::controller::tokens::create_tokens;
 use crate::controller::validate::ValidCluster;
 use crate::names::{FINALIZER, MANAGER};
 
@@ -88,6 +89,7 @@ async fn apply_step(
             applied.status.topology.backlog_bytes.clone_from(bytes);
             publish_status(tools.client, cluster, &applied.status).await
         }
+        Step::CreateTokens(name) => create_tokens(tools.client, cluster, name).await,
         Step::Apply(object) => apply_object(object, cluster, tools.client, &mut applied.objects).await,
         Step::Delete(kind, name) => {
             delete_object(*kind, name, cluster, tools.client, &mut applied.objects).await
@@ -130,6 +132,7 @@ async fn apply_broker_step(
         Step::RecordNodes(_)
         | Step::RecordGenesis
         | Step::RecordBacklogs(_)
+        | Step::CreateTokens(_)
         | Step::Apply(_)
         | Step::Delete(..)
         | Step::RemoveFinalizer => {}

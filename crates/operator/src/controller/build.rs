@@ -183,7 +183,7 @@ impl ClusterResources {
 }
 
 /// The metadata of an object that belongs to the cluster.
-fn build_metadata(cluster: &ValidCluster, name: String) -> ObjectMeta {
+pub(super) fn build_metadata(cluster: &ValidCluster, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: Some(cluster.namespace.clone()),

@@ -71,6 +71,9 @@ pub enum ReconcileError {
     /// The broker cannot be used.
     #[error(transparent)]
     Problem(#[from] Problem),
+    /// The tokens of the HTTP interfaces cannot be used.
+    #[error("spec.auth: {0}")]
+    Tokens(SecretError),
     /// An object cannot be written down.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -125,6 +128,7 @@ impl ReconcileError {
             },
             Self::NameTaken { .. } => "NameTaken",
             Self::Problem(problem) => problem.reason(),
+            Self::Tokens(error) => error.reason(),
             Self::Build(_) => "BuildFailed",
             Self::Timeout => "Timeout",
             Self::NotLeading(_) => "NotLeading",
@@ -134,7 +138,7 @@ impl ReconcileError {
     /// Whether trying again helps.
     pub fn class(&self) -> Class {
         match self {
-            Self::Invalid(_) | Self::Unreadable(_) | Self::Build(_) => Class::WaitForChange,
+            Self::Invalid(_) | Self::Unreadable(_) | Self::Tokens(_) | Self::Build(_) => Class::WaitForChange,
             Self::Kube { source, .. } if matches!(status_code(source), Some(400 | 403 | 422)) => {
                 Class::WaitForChange
             }

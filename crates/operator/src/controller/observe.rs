@@ -22,6 +22,7 @@ use crate::controller::conflict::find_conflict;
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::known::Known;
 use crate::controller::objects::{Kind, ObservedObjects};
+use crate::controller::tokens::{ObservedTokens, fetch_tokens};
 use crate::controller::validate::ValidCluster;
 use crate::heart::{HeartReport, fetch_heart_report};
 use crate::names::{Component, HISTORY_LABEL, component_of, node_id_of};
@@ -42,6 +43,8 @@ pub struct Observed {
     pub genesis: bool,
     /// The limits that queues of nodes may have, in bytes, as its status says.
     pub backlogs: Vec<u64>,
+    /// The tokens of its HTTP interfaces.
+    pub tokens: ObservedTokens,
     /// The broker's address.
     pub access: Result<BrokerAccess, SecretError>,
     /// What it has on the broker; a conflict when that is an older resource's.
@@ -181,6 +184,7 @@ pub async fn fetch_observed(
         Some(known) => known,
         None => (list_objects(sources.client, valid).await?, fetch_pods(sources.client, valid).await?),
     };
+    let deleting = cluster.metadata.deletion_timestamp.is_some();
     let mut observed = Observed {
         objects: fetch_objects(sources.client, valid, objects).await?,
         pods,
@@ -193,6 +197,7 @@ pub async fn fetch_observed(
             .collect(),
         backlogs: status.topology.backlog_bytes,
         genesis: status.topology.genesis,
+        tokens: if deleting { ObservedTokens::Unwanted } else { fetch_tokens(sources.client, valid).await? },
         broker: Ok(ObservedBroker::default()),
         heart: Err("not asked".to_owned()),
         access,
@@ -202,8 +207,12 @@ pub async fn fetch_observed(
         return Ok((observed, None));
     }
     let hearts: Vec<_> = observed.heart_addresses().collect();
+    let tokens = match &observed.tokens {
+        ObservedTokens::Present(tokens) => tokens.as_slice(),
+        ObservedTokens::Unwanted | ObservedTokens::Missing => &[],
+    };
     let (heart, broker) = tokio::join!(
-        fetch_heart_report(sources.http, hearts),
+        fetch_heart_report(sources.http, hearts, tokens),
         fetch_broker_of(valid, &observed, sources.brokers)
     );
     observed.heart = heart;

@@ -20,6 +20,7 @@ use crate::controller::members::{Members, decide_members, is_live};
 use crate::controller::objects::{DesiredObject, Kind};
 use crate::controller::observe::Observed;
 use crate::controller::rollout::decide_replacement;
+use crate::controller::tokens::ObservedTokens;
 use crate::controller::validate::ValidCluster;
 use crate::secret::BrokerAccess;
 
@@ -45,6 +46,8 @@ pub enum Step {
     PublishGenesis(String),
     /// Note in the status that it is published.
     RecordGenesis,
+    /// Make the Secret with the tokens.
+    CreateTokens(String),
     /// Apply an object.
     Apply(DesiredObject),
     /// Delete an object, and wait for nothing.
@@ -90,7 +93,8 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
     let replaced = decide_replacement(cluster, observed, &members.outdated, &members.leaving)
         .filter(|id| backlogs.lets_replace(cluster, observed, *id));
     members.outdated.retain(|id| Some(*id) != replaced);
-    let mut steps = plan_topology(cluster, observed, &members, &backlogs);
+    let mut steps = plan_tokens(cluster, observed);
+    steps.extend(plan_topology(cluster, observed, &members, &backlogs));
     steps.extend(plan_removal_of_strangers(observed, &objects));
     steps.extend(plan_objects(cluster, observed, objects, &members.outdated));
     for id in members.leaving.iter().rev() {
@@ -100,6 +104,12 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
         steps.extend(backlogs.plan_end(observed));
     }
     Ok(Plan { steps, members })
+}
+
+/// Before any pod: it would wait for them.
+fn plan_tokens(cluster: &ValidCluster, observed: &Observed) -> Vec<Step> {
+    let wanted = cluster.tokens.as_ref().filter(|_| observed.tokens == ObservedTokens::Missing);
+    wanted.map(|tokens| Step::CreateTokens(tokens.name.clone())).into_iter().collect()
 }
 
 /// The address, once the broker lets the operator in: pods that got in with the last one keep it until then. Where

@@ -17,6 +17,7 @@ use kube::Resource;
 
 use crate::controller::annotations::{Annotations, read_annotations};
 use crate::controller::quantity::parse_bytes;
+use crate::controller::tokens::TokenSecret;
 use crate::names::ObjectNames;
 
 /// The least that a node's queue may hold, in bytes: the largest message has to fit in, and others beside it.
@@ -66,6 +67,8 @@ pub struct ValidCluster {
     pub nodes: Workload,
     /// Whether exchange, queues and volumes stay when it is deleted.
     pub retains: bool,
+    /// The tokens of its HTTP interfaces, if they are wanted.
+    pub tokens: Option<TokenSecret>,
     /// What a human asks for.
     pub annotations: Annotations,
     /// The volume of each node.
@@ -134,6 +137,10 @@ pub fn validate(
         QueueType::Classic => topology::QueueType::Classic,
         QueueType::Quorum => topology::QueueType::Quorum,
     };
+    let tokens = spec
+        .auth
+        .as_ref()
+        .map(|auth| TokenSecret { name: auth.secret_name(&name), is_generated: auth.secret_ref.is_none() });
     let broker_names = BrokerNames::new(&*spec.exchange, &*spec.queue_name);
     Ok(ValidCluster {
         namespace,
@@ -161,6 +168,7 @@ pub fn validate(
             resources: spec.nodes.resources.clone(),
         },
         retains: spec.deletion_policy == DeletionPolicy::Retain,
+        tokens,
         annotations,
         storage: spec.nodes.storage.clone(),
         network: spec.network_policy.enabled.then(|| NetworkRules {
@@ -200,9 +208,11 @@ fn find_problems(name: &str, spec: &BroadcastClusterSpec) -> Vec<String> {
             ("spec.rabbitmq.tls.clientCertSecretRef.name", tls.client_cert_secret_ref.as_ref()),
         ]
     });
-    let secrets =
-        [("spec.rabbitmq.secretRef.name", Some(&spec.rabbitmq.secret_ref))].into_iter().chain(of_tls);
-    for (field, reference) in secrets {
+    let secrets = [
+        ("spec.rabbitmq.secretRef.name", Some(&spec.rabbitmq.secret_ref)),
+        ("spec.auth.secretRef.name", spec.auth.as_ref().and_then(|auth| auth.secret_ref.as_ref())),
+    ];
+    for (field, reference) in secrets.into_iter().chain(of_tls) {
         if let Some(name) = reference.map(|reference| &reference.name).filter(|name| !is_object_name(name)) {
             problems.push(format!("{field}: {name:?} is not a DNS name such as \"rabbitmq-default-user\""));
         }
@@ -280,6 +290,7 @@ fn is_dns_label(label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use broadcast_api::{AuthSpec, SecretReference};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
     use super::*;
@@ -291,6 +302,19 @@ mod tests {
         assert_eq!(valid.topology.names().exchange(), "write_requests_fanout");
         assert_eq!((valid.nodes.replicas, valid.nodes.default_image.as_str()), (3, "node:test"));
         assert_eq!(valid.owner.uid, valid.uid);
+    }
+
+    #[test]
+    fn tokens_are_made_unless_a_secret_is_named_and_wanted_only_where_the_resource_says_so() {
+        let mut cluster = cluster();
+        let mut tokens = |auth: Option<AuthSpec>| {
+            cluster.spec.auth = auth;
+            validate(&cluster, &installation()).unwrap().tokens.map(|found| (found.name, found.is_generated))
+        };
+        assert_eq!(tokens(None), None);
+        assert_eq!(tokens(Some(AuthSpec::default())), Some(("orders-auth".to_owned(), true)));
+        let mine = AuthSpec { secret_ref: Some(SecretReference { name: "mine".to_owned() }) };
+        assert_eq!(tokens(Some(mine)), Some(("mine".to_owned(), false)));
     }
 
     #[test]
@@ -328,6 +352,8 @@ mod tests {
         cluster.metadata.name = Some("1".to_owned());
         cluster.spec.exchange = "amq.x".to_owned();
         cluster.spec.queue_name = String::new();
+        let wrong = SecretReference { name: "Tokens".to_owned() };
+        cluster.spec.auth = Some(AuthSpec { secret_ref: Some(wrong) });
         cluster.spec.rabbitmq.tls =
             Some(TlsSpec { server_name: Some("a..b".to_owned()), ..TlsSpec::default() });
         cluster.spec.heart.replicas = 0;
@@ -343,6 +369,7 @@ mod tests {
             "metadata.name",
             "spec.exchange",
             "spec.queueName",
+            "spec.auth.secretRef.name: \"Tokens\" is not a DNS name",
             "spec.rabbitmq.tls.serverName",
             "spec.networkPolicy.clients: one of podSelector, namespaceSelector and cidr is needed",
             "spec.networkPolicy.clients: cidr excludes podSelector and namespaceSelector",

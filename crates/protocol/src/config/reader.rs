@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde_yaml::{Mapping, Value};
 
+use super::AuthConfig;
 use crate::names::{self, NodeId};
 use crate::topology::QueueType;
 
@@ -163,6 +164,20 @@ impl Reader {
             self.problem(key, "an empty path");
         }
         Some(PathBuf::from(text))
+    }
+
+    pub(super) fn auth(&mut self) -> Option<AuthConfig> {
+        if !self.fields.contains_key("auth") {
+            self.known.push("auth");
+            return None;
+        }
+        let mut section = self.section("auth");
+        let tokens_dir = section.path("tokens_dir");
+        if tokens_dir.is_none() && !section.has_problem("tokens_dir") {
+            section.problem("tokens_dir", "missing");
+        }
+        self.close_section(section);
+        tokens_dir.map(|tokens_dir| AuthConfig { tokens_dir })
     }
 
     pub(super) fn address(&mut self, key: &'static str, default: SocketAddr) -> SocketAddr {

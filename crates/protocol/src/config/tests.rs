@@ -71,6 +71,16 @@ fn a_wrong_node_file_is_refused() {
             None,
             "scrub_interval_seconds: a whole number from 1 to 604800 is needed",
         ),
+        ("queue_name: q\nnode_id: 1\nauth: {}", None, "auth.tokens_dir: missing"),
+        ("queue_name: q\nnode_id: 1\nauth:", None, "auth.tokens_dir: missing"),
+        ("queue_name: q\nnode_id: 1\nauth: {tokens_dir: ''}", None, "auth.tokens_dir: an empty path"),
+        ("queue_name: q\nnode_id: 1\nauth: {tokens_dir: 7}", None, "auth.tokens_dir: a string is needed"),
+        ("queue_name: q\nnode_id: 1\nauth: tokens", None, "auth: "),
+        (
+            "queue_name: q\nnode_id: 1\nauth: {tokens_dir: t, token: x}",
+            None,
+            "auth.token: unknown key; allowed are tokens_dir",
+        ),
         ("- 1", None, "not a mapping"),
         ("{", None, "did not find expected"),
     ] {
@@ -83,10 +93,12 @@ fn a_wrong_node_file_is_refused() {
 fn what_is_written_reads_back() {
     let mut node = NodeConfig::parse("node.yaml", SEED_NODE, None).unwrap();
     node.peers = vec!["http://orders-nodes:8080".to_owned()];
+    node.auth = Some(AuthConfig { tokens_dir: "/etc/broadcast/tokens".into() });
     let text = serde_yaml::to_string(&node).unwrap();
     assert_eq!(NodeConfig::parse("node.yaml", &text, None).unwrap(), node);
     let mut heart = HeartConfig::parse("heart.yaml", SEED_HEART).unwrap();
     heart.nodes_file = Some("/etc/broadcast/nodes/nodes.yaml".into());
+    heart.auth.clone_from(&node.auth);
     let text = serde_yaml::to_string(&heart).unwrap();
     assert_eq!(HeartConfig::parse("heart.yaml", &text).unwrap(), heart);
     for accepted_loss in [None, Some(1041)] {

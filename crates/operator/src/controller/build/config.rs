@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use broadcast_protocol::config::{
-    DEFAULT_LOG_BYTES, DEFAULT_MAX_LAG_SECONDS, DEFAULT_PENDING_BYTES, DEFAULT_RETAINED_BYTES,
+    AuthConfig, DEFAULT_LOG_BYTES, DEFAULT_MAX_LAG_SECONDS, DEFAULT_PENDING_BYTES, DEFAULT_RETAINED_BYTES,
     DEFAULT_SCRUB_INTERVAL_SECONDS, HeartConfig, HeartLimits, NodeConfig, NodesFile,
 };
 use broadcast_protocol::names::NodeId;
@@ -20,6 +20,9 @@ pub(super) const CONFIG_DIR: &str = "/etc/broadcast/config";
 /// Where `nodes.yaml` is mounted.
 pub(super) const NODES_DIR: &str = "/etc/broadcast/nodes";
 
+/// Where the tokens are mounted.
+pub(super) const TOKENS_DIR: &str = "/etc/broadcast/tokens";
+
 /// Where a node's database is mounted.
 pub(super) const DATA_DIR: &str = "/data";
 
@@ -32,6 +35,7 @@ pub(super) struct ConfigFiles {
 impl ConfigFiles {
     pub(super) fn build(cluster: &ValidCluster) -> Result<Self, serde_yaml::Error> {
         let names = cluster.topology.names();
+        let auth = cluster.tokens.as_ref().map(|_| AuthConfig { tokens_dir: TOKENS_DIR.into() });
         let heart = HeartConfig {
             exchange: names.exchange().to_owned(),
             queue_name: names.queue_name().to_owned(),
@@ -45,6 +49,7 @@ impl ConfigFiles {
                 pending_bytes: DEFAULT_PENDING_BYTES,
                 retained_bytes: DEFAULT_RETAINED_BYTES,
             },
+            auth: auth.clone(),
             http: any_address(HTTP_PORT),
             admin: any_address(ADMIN_PORT),
         };
@@ -64,6 +69,7 @@ impl ConfigFiles {
             log_bytes: DEFAULT_LOG_BYTES,
             max_lag_seconds: DEFAULT_MAX_LAG_SECONDS,
             scrub_interval_seconds: DEFAULT_SCRUB_INTERVAL_SECONDS,
+            auth,
             http: any_address(HTTP_PORT),
             admin: any_address(ADMIN_PORT),
         };

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::controller::build::config::CONFIG_DIR;
+use crate::controller::build::config::{CONFIG_DIR, TOKENS_DIR};
 use crate::controller::build::{ADMIN_PORT, HTTP_PORT};
 use crate::controller::validate::{ValidCluster, Workload};
 use crate::names::{CONFIG_ANNOTATION, Component};
@@ -43,19 +43,13 @@ pub(super) struct PodParts<'a> {
 
 pub(super) fn build_pod(cluster: &ValidCluster, parts: PodParts<'_>) -> PodTemplateSpec {
     let names = &cluster.names;
-    let container = build_container(&parts);
-    let mut volumes = vec![
-        build_config_volume("config", names.config()),
-        Volume {
-            name: "amqp".to_owned(),
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(names.amqp()),
-                default_mode: Some(0o440),
-                ..SecretVolumeSource::default()
-            }),
-            ..Volume::default()
-        },
-    ];
+    let mut container = build_container(&parts);
+    let mut volumes =
+        vec![build_config_volume("config", names.config()), build_secret_volume("amqp", names.amqp())];
+    if let Some(tokens) = &cluster.tokens {
+        container.volume_mounts.get_or_insert_default().push(build_mount("tokens", TOKENS_DIR, true));
+        volumes.push(build_secret_volume("tokens", tokens.name.clone()));
+    }
     volumes.extend(parts.volumes);
     let mut labels = names.labels();
     labels.extend(parts.labels);
@@ -147,6 +141,15 @@ pub(super) fn build_mount(volume: &str, path: &str, read_only: bool) -> VolumeMo
 pub(super) fn build_config_volume(name: &str, config_map: String) -> Volume {
     let source = ConfigMapVolumeSource { name: config_map, ..ConfigMapVolumeSource::default() };
     Volume { name: name.to_owned(), config_map: Some(source), ..Volume::default() }
+}
+
+fn build_secret_volume(name: &str, secret: String) -> Volume {
+    let source = SecretVolumeSource {
+        secret_name: Some(secret),
+        default_mode: Some(0o440),
+        ..SecretVolumeSource::default()
+    };
+    Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
 }
 
 fn build_port(name: &str, port: u16) -> ContainerPort {

@@ -3,6 +3,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
 use crate::controller::annotations::Annotations;
+use crate::controller::tokens::TokenSecret;
 use crate::testing::{access, ids, other_access, valid};
 
 fn resources(cluster: &ValidCluster) -> ClusterResources {
@@ -153,6 +154,34 @@ fn an_operator_with_new_images_changes_nothing_that_is_there() {
     assert_eq!(images(after), ["node:test", "node:new", "node:test", "heart:test"]);
     upgraded.nodes.image = Some("node:named".to_owned());
     assert_eq!(images(build(&upgraded)), ["node:named", "node:named", "node:named", "heart:test"]);
+}
+
+#[test]
+fn tokens_are_mounted_where_they_are_wanted_and_change_no_pod_with_what_they_are() {
+    let mut cluster = valid();
+    let before = resources(&cluster).into_ordered().unwrap();
+    cluster.tokens = Some(TokenSecret { name: "mine".to_owned(), is_generated: false });
+    let built = resources(&cluster);
+    let files = built.config.data.clone().unwrap();
+    let after = built.into_ordered().unwrap();
+    assert_eq!(before.foundations.len(), after.foundations.len(), "the Secret is nobody's to apply");
+    for file in ["heart.yaml", "node.yaml"] {
+        assert!(files[file].contains("auth:\n  tokens_dir: /etc/broadcast/tokens\n"), "{}", files[file]);
+    }
+    for object in [&after.heart].into_iter().chain(after.nodes.values().flatten()) {
+        let pod = &object.body["spec"]["template"]["spec"];
+        let of_tokens = |list: &serde_json::Value| {
+            let named = list.as_array().unwrap().iter().find(|entry| entry["name"] == "tokens");
+            named.cloned().unwrap()
+        };
+        let volume = of_tokens(&pod["volumes"]);
+        assert_eq!(volume["secret"], serde_json::json!({"secretName": "mine", "defaultMode": 0o440}));
+        let mount = of_tokens(&pod["containers"][0]["volumeMounts"]);
+        assert_eq!(
+            (&mount["mountPath"], &mount["readOnly"]),
+            (&"/etc/broadcast/tokens".into(), &true.into())
+        );
+    }
 }
 
 fn policy_of(cluster: &ValidCluster, existing: &ObservedObjects) -> Option<DesiredObject> {

@@ -103,6 +103,43 @@ async fn a_secret_without_a_key_and_a_broker_that_is_not_there_have_reasons_of_t
 }
 
 #[tokio::test]
+async fn tokens_that_cannot_be_used_are_told_with_secret_and_key_and_nothing_is_made() {
+    let mut resource = resource();
+    resource["spec"]["auth"] = json!({"secretRef": {"name": "mine"}});
+    let encode = |text: &str| json!(k8s_openapi::ByteString(text.as_bytes().to_vec()));
+    let good = encode("good-token-0123456789");
+    for (data, reason, message) in [
+        (None, "SecretMissing", "spec.auth: Secret \"mine\" does not exist"),
+        (
+            Some(json!({"write": good, "read": good})),
+            "SecretLacksKeys",
+            "spec.auth: Secret \"mine\" lacks peer: each of the keys write, read and peer needs tokens, one a line",
+        ),
+        (
+            Some(json!({"write": good, "read": good, "peer": encode("s3cret")})),
+            "SecretInvalid",
+            "spec.auth: Secret \"mine\", key \"peer\": line 1: a token has 16 to 512 characters",
+        ),
+    ] {
+        let mut objects = vec![(RESOURCE, resource.clone())];
+        let metadata = json!({"name": "mine"});
+        objects.extend(data.map(|data| {
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data});
+            ("/api/v1/namespaces/shop/secrets/mine", secret)
+        }));
+        let (context, kept) = operator(&objects);
+        assert_eq!(pass(&context).await.unwrap_err().reason(), reason);
+        assert_eq!(condition_of(&kept, "Ready"), ("False".to_owned(), message.to_owned()));
+        assert_eq!(condition_of(&kept, "Stalled").0, "True");
+        let writes = &kept.lock().unwrap().writes;
+        assert!(
+            writes.iter().all(|write| write.contains("broadcastclusters") || write.contains("events")),
+            "{writes:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_resource_that_was_never_made_on_the_broker_goes_at_once() {
     let mut resource = resource();
     resource["metadata"]["deletionTimestamp"] = json!(Timestamp::now());

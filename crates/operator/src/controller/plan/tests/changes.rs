@@ -5,6 +5,7 @@ use broadcast_protocol::topology::{QueueDeclaration, Topology};
 use super::*;
 use crate::broker::ObservedBroker;
 use crate::controller::plan::tests::world::{ArgumentsDiffer, is_leaving};
+use crate::controller::tokens::TokenSecret;
 
 fn settled(replicas: u32) -> World {
     let mut world = World::default();
@@ -31,6 +32,23 @@ fn a_paused_resource_is_looked_at_and_left_alone() {
     cluster.annotations.paused = true;
     let plan = plan(&cluster, &world.observed(&cluster)).unwrap();
     assert_eq!((plan.steps.len(), plan.members.staying), (0, ids([1, 2, 3])));
+}
+
+#[test]
+fn tokens_are_there_before_the_pods_that_ask_for_them_and_are_made_once() {
+    for survived in 0..40 {
+        for is_there_before in [false, true] {
+            let mut world = if is_there_before { settled(3) } else { World::default() };
+            let mut cluster = sized(3);
+            let secret = TokenSecret { name: "orders-auth".to_owned(), is_generated: true };
+            cluster.tokens = Some(secret);
+            world.settle(&cluster, survived);
+            check_nodes(&world, 3);
+            assert_eq!(world.tokens_made, 1);
+            let plan = plan(&cluster, &world.observed(&cluster)).unwrap();
+            assert!(plan.steps.iter().all(Step::is_repeated), "{:?}", plan.steps);
+        }
+    }
 }
 
 #[test]

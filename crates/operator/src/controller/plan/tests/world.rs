@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) backlogs: Vec<u64>,
     pub(super) genesis_published: bool,
     pub(super) genesis_recorded: bool,
+    /// How often the Secret with the tokens was made.
+    pub(super) tokens_made: u32,
     pub(super) released: bool,
     /// An image whose pods never get ready.
     pub(super) broken_image: Option<&'static str>,
@@ -47,6 +49,11 @@ impl World {
             node: Some(*id),
             address: None,
         };
+        let tokens = match (&cluster.tokens, self.tokens_made) {
+            (None, _) => ObservedTokens::Unwanted,
+            (Some(_), 0) => ObservedTokens::Missing,
+            (Some(_), _) => ObservedTokens::Present(Vec::new()),
+        };
         let history = self.genesis_published.then(|| cluster.history.clone());
         Observed {
             objects: self.objects.clone(),
@@ -55,6 +62,7 @@ impl World {
             removing: self.removing.clone(),
             backlogs: self.backlogs.clone(),
             genesis: self.genesis_recorded,
+            tokens,
             broker: Ok(ObservedBroker { node_queues, history, ..ObservedBroker::default() }),
             ..nothing()
         }
@@ -94,6 +102,7 @@ impl World {
                 assert!(self.genesis_published || cluster.is_successor);
                 self.genesis_recorded = true;
             }
+            Step::CreateTokens(_) => self.tokens_made += 1,
             Step::Apply(object) => self.apply(cluster, object),
             Step::Delete(kind, name) => {
                 let object = self.objects.get_mut(&(*kind, name.clone())).unwrap();
@@ -125,6 +134,7 @@ impl World {
         let mut body = object.body.clone();
         if object.kind == Kind::Deployment {
             assert!(self.genesis_recorded, "{object:?} before the history began");
+            assert!(self.tokens_made > 0 || cluster.tokens.is_none(), "{object:?} waits for tokens");
             let found = self.objects.get(&(Kind::Deployment, object.name.clone()));
             let generation = found.map_or(0, |found| found["metadata"]["generation"].as_u64().unwrap()) + 1;
             body["metadata"]["generation"] = json!(generation);
