@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broadcast_api::BroadcastCluster;
 use http::request::Builder;
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
@@ -14,8 +14,11 @@ use kube::{Client, Config, Resource, ResourceExt};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
+mod access;
+
 use crate::arguments::Connection;
 use crate::error::CliError;
+use access::{TOKEN_HEADER, Tokens, asks_for_token, key_of};
 
 /// How long the API server has for one answer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,6 +55,7 @@ pub(crate) struct Cluster {
     client: Client,
     namespace: String,
     name: String,
+    tokens: Tokens,
 }
 
 /// A pod that can be asked.
@@ -90,12 +94,12 @@ impl Cluster {
             Some(name) => name,
             None => find_only(&client, &namespace).await?,
         };
-        Ok(Self { client, namespace, name })
+        Ok(Self { client, namespace, name, tokens: Tokens::default() })
     }
 
     #[cfg(test)]
     pub(crate) fn of(client: Client, namespace: &str, name: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), name: name.to_owned() }
+        Self { client, namespace: namespace.to_owned(), name: name.to_owned(), tokens: Tokens::default() }
     }
 
     /// Its name.
@@ -149,7 +153,7 @@ impl Cluster {
         })
     }
 
-    /// Asks a pod: the request's URI is a path of the pod's interface.
+    /// Asks a pod: the request's URI is a path of the pod's interface. One that asks for a token is shown those of the cluster.
     pub(crate) async fn ask(
         &self,
         pod: &str,
@@ -162,15 +166,34 @@ impl Cluster {
         let uri = format!("/api/v1/namespaces/{}/pods/{pod}:{HTTP_PORT}/proxy{path}", self.namespace);
         let request = request
             .uri(uri)
-            .body(Body::from(body.into()))
+            .body(body.into())
             .map_err(|error| CliError::Input(format!("{what}: {error}")))?;
-        let answered = within(what.clone(), deadline, async {
-            let response = self.client.send(request).await?;
-            let status = response.status();
-            let body = response.into_body().collect_bytes().await?;
-            Ok((status, String::from_utf8_lossy(&body).into_owned()))
-        });
-        match answered.await? {
+        let (parts, body) = request.into_parts();
+        let send = async |token: Option<HeaderValue>| {
+            let mut request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+            if let Some(token) = token {
+                request.headers_mut().insert(TOKEN_HEADER, token);
+            }
+            within(what.clone(), deadline, async {
+                let response = self.client.send(request).await?;
+                let status = response.status();
+                let body = response.into_body().collect_bytes().await?;
+                Ok((status, String::from_utf8_lossy(&body).into_owned()))
+            })
+            .await
+        };
+        let key = key_of(&parts.method);
+        let mut answered = send(self.tokens.last(key)).await?;
+        if asks_for_token(&answered) {
+            for token in self.fetch_tokens(key).await? {
+                answered = send(Some(token.clone())).await?;
+                if !asks_for_token(&answered) {
+                    self.tokens.remember(key, token);
+                    break;
+                }
+            }
+        }
+        match answered {
             (status, body) if status.is_success() => Ok(Answer { status, body }),
             (status, body) => Err(CliError::Refused { what, message: read_refusal(status, &body) }),
         }

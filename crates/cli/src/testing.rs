@@ -13,13 +13,14 @@ use crate::cluster::Cluster;
 pub(crate) struct Exchange {
     request: String,
     body: Option<Value>,
+    token: Option<String>,
     status: u16,
     answer: Value,
 }
 
 /// Expects a request such as `GET /api/v1/…?…`.
 pub(crate) fn expect(request: &str, answer: Value) -> Exchange {
-    Exchange { request: request.to_owned(), body: None, status: 200, answer }
+    Exchange { request: request.to_owned(), body: None, token: None, status: 200, answer }
 }
 
 /// Expects a request that is answered with an error.
@@ -30,6 +31,18 @@ pub(crate) fn refuse(request: &str, status: u16) -> Exchange {
 }
 
 impl Exchange {
+    /// With this token; without it, none.
+    pub(crate) fn with_token(self, token: &str) -> Self {
+        Self { token: Some(format!("Bearer {token}")), ..self }
+    }
+
+    /// Answered as a pod does that wants another token.
+    pub(crate) fn unauthorized(self) -> Self {
+        let answer =
+            json!({"error": {"code": "unauthorized", "message": "not one of those that are valid now"}});
+        Self { status: 401, answer, ..self }
+    }
+
     /// With this JSON as its body.
     pub(crate) fn with_body(self, body: Value) -> Self {
         Self { body: Some(body), ..self }
@@ -55,6 +68,9 @@ async fn serve(mut handle: Handle<Request<Body>, Response<Body>>, exchanges: Vec
             panic!("{} did not come", exchange.request);
         };
         assert_eq!(format!("{} {}", request.method(), request.uri()), exchange.request);
+        let token = request.headers().get("broadcast-authorization");
+        let token = token.map(|token| token.to_str().unwrap().to_owned());
+        assert_eq!(token, exchange.token, "{}", exchange.request);
         let body = request.into_body().collect_bytes().await.unwrap();
         if let Some(expected) = exchange.body {
             assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);

@@ -99,3 +99,70 @@ async fn a_pod_is_asked_through_the_proxy_and_its_refusal_names_it() {
     drop(cluster);
     served.await.unwrap();
 }
+
+const STATUS: &str = "GET /api/v1/namespaces/shop/pods/orders-heart-a:8080/proxy/v1/status";
+const REPLAY: &str = "POST /api/v1/namespaces/shop/pods/orders-heart-a:8080/proxy/v1/dead-letters/replay";
+
+/// The resource and the Secret that it has its tokens from.
+fn tokens(name: &str, auth: &serde_json::Value) -> Vec<crate::testing::Exchange> {
+    let resource = json!({"apiVersion": "broadcast.dev/v1alpha1", "kind": "BroadcastCluster",
+        "metadata": {"name": "orders"},
+        "spec": {"rabbitmq": {"secretRef": {"name": "rabbitmq"}}, "auth": auth}});
+    let encode = |text: &str| json!(k8s_openapi::ByteString(text.as_bytes().to_vec()));
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+        "data": {"read": encode("new\nold\n"), "write": encode("write"), "peer": encode("peer")}});
+    vec![
+        expect("GET /apis/broadcast.dev/v1alpha1/namespaces/shop/broadcastclusters/orders", resource),
+        expect(&format!("GET /api/v1/namespaces/shop/secrets/{name}"), secret),
+    ]
+}
+
+async fn ask(cluster: &Cluster, request: Builder) -> Result<String, String> {
+    let answered = cluster.ask("orders-heart-a", request, "{}", DEADLINE).await;
+    answered.map(|answer| answer.body).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_pod_that_asks_for_a_token_gets_those_of_the_clusters_secret() {
+    let mut exchanges = vec![expect(STATUS, json!(1)).unauthorized()];
+    exchanges.extend(tokens("orders-auth", &json!({})));
+    exchanges.extend([
+        expect(STATUS, json!(1)).with_token("new").unauthorized(),
+        expect(STATUS, json!(1)).with_token("old"),
+        // It is known by now.
+        expect(STATUS, json!(2)).with_token("old"),
+        expect(REPLAY, json!(3)).unauthorized(),
+    ]);
+    exchanges.extend(tokens("orders-auth", &json!({})));
+    exchanges.push(expect(REPLAY, json!(3)).with_token("write").with_body(json!({})));
+    let (cluster, served) = cluster(exchanges);
+    assert_eq!(ask(&cluster, Request::get("/v1/status")).await.as_deref(), Ok("1"));
+    assert_eq!(ask(&cluster, Request::get("/v1/status")).await.as_deref(), Ok("2"));
+    assert_eq!(ask(&cluster, Request::post("/v1/dead-letters/replay")).await.as_deref(), Ok("3"));
+    drop(cluster);
+    served.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_takes_no_token_is_told_in_its_words_and_a_secret_that_has_none_by_its_name() {
+    let mut exchanges = vec![expect(STATUS, json!(1)).unauthorized()];
+    exchanges.extend(tokens("mine", &json!({"secretRef": {"name": "mine"}})));
+    exchanges.extend(["new", "old"].map(|token| expect(STATUS, json!(1)).with_token(token).unauthorized()));
+    exchanges.push(expect(STATUS, json!(1)).unauthorized());
+    exchanges.push(tokens("mine", &json!({"secretRef": {"name": "mine"}})).remove(0));
+    let empty = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}});
+    exchanges.push(expect("GET /api/v1/namespaces/shop/secrets/mine", empty));
+    // The API server's own 401 is no reason to read a Secret.
+    exchanges.push(refuse(STATUS, 401));
+    let (cluster, served) = cluster(exchanges);
+    for told in [
+        "orders-heart-a: GET /v1/status: not one of those that are valid now (401)",
+        "Secret shop/mine with the tokens: there is no token under the key read;",
+        "orders-heart-a: GET /v1/status: no (401)",
+    ] {
+        let error = ask(&cluster, Request::get("/v1/status")).await.unwrap_err();
+        assert!(error.starts_with(told), "{error}");
+    }
+    drop(cluster);
+    served.await.unwrap();
+}
