@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::tokens::Tokens;
+
 /// How long any answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -39,6 +41,7 @@ pub async fn wait_for<T>(
 pub struct Client {
     base: Url,
     http: reqwest::Client,
+    tokens: Option<Tokens>,
 }
 
 /// The answer to writes that were taken.
@@ -203,7 +206,13 @@ impl Client {
         let idle = Duration::from_secs(2);
         let builder = reqwest::Client::builder().pool_idle_timeout(idle).timeout(ANSWER_DEADLINE).no_proxy();
         let http = builder.build().unwrap();
-        Self { base, http }
+        Self { base, http, tokens: None }
+    }
+
+    /// The same, showing tokens.
+    #[must_use]
+    pub fn showing(&self, tokens: &Tokens) -> Self {
+        Self { tokens: Some(tokens.clone()), ..self.clone() }
     }
 
     /// `http://127.0.0.1:8080/`.
@@ -218,13 +227,18 @@ impl Client {
 
     /// A request to a path with parameters (`v1/writes?ack=all`).
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, self.base.join(path).unwrap())
+        self.start(method, self.base.join(path).unwrap())
     }
 
-    fn document_url(&self, collection: &str, key: &str) -> Url {
+    fn document(&self, method: Method, collection: &str, key: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         url.path_segments_mut().unwrap().clear().extend(["v1", "collections", collection, key]);
-        url
+        self.start(method, url)
+    }
+
+    fn start(&self, method: Method, url: Url) -> RequestBuilder {
+        let token = self.tokens.as_ref().map(|tokens| tokens.choose(&method, url.path()).to_owned());
+        token.into_iter().fold(self.http.request(method, url), RequestBuilder::bearer_auth)
     }
 
     /// Stores a value; `id` is the request id.
@@ -235,7 +249,7 @@ impl Client {
         value: &Value,
         id: Option<&str>,
     ) -> Result<Written, Refused> {
-        let request = self.http.put(self.document_url(collection, key)).json(value);
+        let request = self.document(Method::PUT, collection, key).json(value);
         send_write(with_id(request, id)).await
     }
 
@@ -247,14 +261,13 @@ impl Client {
         ack: &str,
         timeout: &str,
     ) -> Result<Written, Refused> {
-        let request =
-            self.http.put(self.document_url("users", key)).query(&[("ack", ack), ("timeout", timeout)]);
+        let request = self.document(Method::PUT, "users", key).query(&[("ack", ack), ("timeout", timeout)]);
         send_write(request.json(value)).await
     }
 
     /// Removes a value; `id` is the request id.
     pub async fn delete(&self, collection: &str, key: &str, id: Option<&str>) -> Result<Written, Refused> {
-        send_write(with_id(self.http.delete(self.document_url(collection, key)), id)).await
+        send_write(with_id(self.document(Method::DELETE, collection, key), id)).await
     }
 
     /// Sends writes in one request, as they stand in its list `writes`.
@@ -289,7 +302,7 @@ impl Client {
         timeout: &str,
     ) -> Result<Document, Refused> {
         let at_least = at_least.to_string();
-        let request = self.http.get(self.document_url(collection, key));
+        let request = self.document(Method::GET, collection, key);
         let answer = send(request.query(&[("at_least", at_least.as_str()), ("timeout", timeout)])).await?;
         let header = |name: &str| answer.headers()[name].to_str().unwrap().parse().unwrap();
         let (seq, position) = (header("broadcast-seq"), header("broadcast-position"));
@@ -304,7 +317,7 @@ impl Client {
         at_least: u64,
         timeout: &str,
     ) -> Result<View, Refused> {
-        let request = self.http.get(self.document_url(collection, key));
+        let request = self.document(Method::GET, collection, key);
         let request = request.query(&[("at_least", at_least.to_string().as_str()), ("timeout", timeout)]);
         let answer = request.send().await.map_err(no_answer)?;
         let header = |name: &str| Some(answer.headers().get(name)?.to_str().unwrap().parse().unwrap());

@@ -30,4 +30,5 @@ pub mod report;
 pub mod small_disk;
 pub mod stand_in;
 pub mod standalone;
+pub mod tokens;
 pub mod unreliable_peer;

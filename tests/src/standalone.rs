@@ -10,12 +10,16 @@ use broadcast_protocol::names::{BrokerNames, NodeId};
 use reqwest::{Method, Url};
 use serde_json::Value;
 
+mod member;
+
 use crate::client::{Client, Digests, HeartStatus, Refused, Written, wait_for};
 use crate::load::Load;
 use crate::oracle::{Oracle, Rows, digest_of, read_log, read_rows};
-use crate::processes::{Folder, Process, free_port, program};
+use crate::processes::{Folder, Process, program};
 use crate::proxy::Proxy;
 use crate::report::{Counted, count};
+use crate::tokens::Tokens;
+use member::Member;
 
 /// How long a cluster may take to become ready, or to recover from a fault. A broker that is gone without a word is noticed after
 /// 10 s, a peer that was away may be asked again after some more.
@@ -53,40 +57,6 @@ pub struct Cluster {
     folder: Folder,
 }
 
-#[derive(Debug)]
-struct Member {
-    process: Option<Process>,
-    name: String,
-    http: u16,
-    admin: u16,
-    client: Client,
-    /// Between it and the broker.
-    proxy: Option<Proxy>,
-}
-
-impl Member {
-    fn new(name: String) -> Self {
-        let (http, admin) = (free_port(), free_port());
-        Self { process: None, name, http, admin, client: Client::new(http), proxy: None }
-    }
-
-    async fn readiness(&self) -> Result<(), String> {
-        let answer = Client::new(self.admin).request(Method::GET, "readyz").send().await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let is_ready = answer.status().is_success();
-        let text = answer.text().await.map_err(|error| error.to_string())?;
-        if is_ready { Ok(()) } else { Err(text) }
-    }
-
-    fn proxy(&self) -> &Proxy {
-        self.proxy.as_ref().unwrap_or_else(|| panic!("{} has no proxy", self.name))
-    }
-
-    fn process(&self) -> &Process {
-        self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name))
-    }
-}
-
 impl Cluster {
     /// Decides names and addresses of two hearts and of the nodes 1 to `nodes`; starts none.
     pub fn prepare(amqp_url: &str, nodes: u32) -> Self {
@@ -107,6 +77,13 @@ impl Cluster {
             hearts: (0..2).map(|index| Member::new(format!("heart-{index}"))).collect(),
             nodes: (1..=nodes).map(|id| (id, Member::new(format!("node-{id}")))).collect(),
             folder: Folder::new(),
+        }
+    }
+
+    /// What clients of hearts and nodes show from now on.
+    pub fn show(&mut self, tokens: &Tokens) {
+        for member in self.hearts.iter_mut().chain(self.nodes.values_mut()) {
+            member.client = member.client.showing(tokens);
         }
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-use broadcast_api::BroadcastCluster;
+use broadcast_api::{AuthSpec, BroadcastCluster};
 use broadcast_tests::cluster::environment::Complaint;
 use broadcast_tests::cluster::{self, Scenario};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const NAME_PATTERN: &str = "should match '^[A-Za-z0-9_][A-Za-z0-9_.:-]*$'";
 #[test]
 fn a_wrong_manifest_is_refused_with_field_and_allowed_values() {
     cluster::run("refused", async |stage| {
-        let cases: [Case; 28] = [
+        let cases: [Case; 30] = [
             ("/spec/nodes/replicas", json!(0), &["spec.nodes.replicas", "greater than or equal to 1"]),
             ("/spec/nodes/replicas", json!(101), &["spec.nodes.replicas", "less than or equal to 100"]),
             ("/spec/nodes/replicas", json!("three"), &["spec.nodes.replicas", "must be of type integer"]),
@@ -69,6 +69,14 @@ fn a_wrong_manifest_is_refused_with_field_and_allowed_values() {
                 &["spec.rabbitmq.tls.caSecretRef.name", "Required"],
             ),
             (
+                "/spec/auth",
+                json!({"secretRef": {"name": "orders-auth"}}),
+                &[
+                    "auth.secretRef names a Secret that the operator makes: leave it out, or name one of your own",
+                ],
+            ),
+            ("/spec/auth", json!({"secretRef": {}}), &["spec.auth.secretRef.name", "Required"]),
+            (
                 "/spec/networkPolicy",
                 json!({"clients": [{}]}),
                 &["spec.networkPolicy.clients[0]", "either cidr, or podSelector or namespaceSelector"],
@@ -98,9 +106,12 @@ fn what_cannot_change_is_refused_and_what_can_is_not() {
     cluster::run("immutable", async |stage| {
         let mut resource = stage.sample("orders", 1);
         resource.spec.heart.replicas = 1;
+        resource.spec.auth = Some(AuthSpec::default());
         stage.apply(&resource).await;
         let manifest = build_manifest(&resource);
-        let cases: [Case; 6] = [
+        let cases: [Case; 8] = [
+            ("/spec/auth", Value::Null, &["auth cannot be taken away again"]),
+            ("/spec/auth", json!({"secretRef": {"name": "mine"}}), &["spec.auth", "secretRef is immutable"]),
             ("/spec/exchange", json!("other"), &["spec.exchange", "exchange is immutable"]),
             ("/spec/queueName", json!("other"), &["spec.queueName", "queueName is immutable"]),
             ("/spec/queueType", json!("quorum"), &["spec.queueType", "queueType is immutable"]),

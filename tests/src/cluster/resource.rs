@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use broadcast_api::{BroadcastCluster, ConditionType};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -15,6 +15,7 @@ use super::forward::{self, Forward};
 use super::{FIELD_MANAGER, Scenario, environment};
 use crate::client::{Client, NodeStatus, wait_for};
 use crate::oracle::{self, Rows};
+use crate::tokens::Tokens;
 
 /// The port of the HTTP interfaces.
 const HTTP_PORT: u16 = 8080;
@@ -86,12 +87,12 @@ impl Scenario {
 
     /// The HTTP interface of the heart.
     pub async fn heart(&self, cluster: &str) -> Client {
-        self.reach(&format!("{cluster}-heart-")).await
+        self.reach(cluster, &format!("{cluster}-heart-")).await
     }
 
     /// The HTTP interface of a node.
     pub async fn node(&self, cluster: &str, id: u32) -> Client {
-        self.reach(&node_prefix(cluster, id)).await
+        self.reach(cluster, &node_prefix(cluster, id)).await
     }
 
     /// The HTTP interfaces of the nodes with these ids.
@@ -103,11 +104,26 @@ impl Scenario {
         nodes
     }
 
-    async fn reach(&self, prefix: &str) -> Client {
+    async fn reach(&self, cluster: &str, prefix: &str) -> Client {
         let forward = Forward::open(self.api(), prefix, HTTP_PORT).await;
         let client = Client::new(forward.port());
         self.forwards.lock().unwrap().push(forward);
-        client
+        match self.tokens(cluster).await {
+            Some(tokens) => client.showing(&tokens),
+            None => client,
+        }
+    }
+
+    /// The first tokens of each kind that a cluster takes now, if it asks for any.
+    pub async fn tokens(&self, cluster: &str) -> Option<Tokens> {
+        let resource: BroadcastCluster = self.api().get_opt(cluster).await.unwrap()?;
+        let secret = resource.spec.auth?.secret_name(cluster);
+        let values = self.api::<Secret>().get(&secret).await.unwrap().data.unwrap();
+        let first = |key: &str| {
+            let text = String::from_utf8(values[key].0.clone()).unwrap();
+            text.lines().next().unwrap().to_owned()
+        };
+        Some(Tokens { write: first("write"), read: first("read"), peer: first("peer") })
     }
 
     /// The rows in a node's own file, where that is on this machine.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod auth;
 mod chaos;
 mod conditions;
 mod dead_letters;
