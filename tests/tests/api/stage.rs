@@ -178,8 +178,9 @@ impl World {
 
     /// All that is in the namespace.
     pub(crate) async fn snapshot(&self) -> Snapshot {
-        let port = format!("127.0.0.1:{}", self.amqp.port());
-        take_snapshot(&self.stage.client, &self.namespace, &[(&port, "BROKER")]).await
+        // The network policy has it, too.
+        let port = self.amqp.port().to_string();
+        take_snapshot(&self.stage.client, &self.namespace, &[(&port, "PORT")]).await
     }
 
     fn api<K>(&self) -> Api<K>
