@@ -74,7 +74,7 @@ pub(crate) fn nothing() -> Observed {
         removing: BTreeSet::new(),
         backlogs: Vec::new(),
         genesis: false,
-        tokens: ObservedTokens::Unwanted,
+        tokens: Ok(ObservedTokens::Unwanted),
         access: Ok(access()),
         broker: Ok(ObservedBroker::default()),
         heart: Err("no heart has an address yet".to_owned()),

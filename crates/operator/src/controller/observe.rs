@@ -44,7 +44,7 @@ pub struct Observed {
     /// The limits that queues of nodes may have, in bytes, as its status says.
     pub backlogs: Vec<u64>,
     /// The tokens of its HTTP interfaces.
-    pub tokens: ObservedTokens,
+    pub tokens: Result<ObservedTokens, SecretError>,
     /// The broker's address.
     pub access: Result<BrokerAccess, SecretError>,
     /// What it has on the broker; a conflict when that is an older resource's.
@@ -83,6 +83,13 @@ impl Observed {
     /// The node that an object belongs to.
     pub fn node_of(&self, key: &(Kind, String)) -> Option<NodeId> {
         node_id_of(&labels_of(self.objects.get(key)?))
+    }
+
+    /// What kept the pass from doing all that there was to do.
+    pub fn into_outcome(self) -> Result<(), ReconcileError> {
+        self.broker?;
+        self.tokens.map_err(ReconcileError::Tokens)?;
+        Ok(())
     }
 
     /// An object that exists.
@@ -197,7 +204,11 @@ pub async fn fetch_observed(
             .collect(),
         backlogs: status.topology.backlog_bytes,
         genesis: status.topology.genesis,
-        tokens: if deleting { ObservedTokens::Unwanted } else { fetch_tokens(sources.client, valid).await? },
+        tokens: if deleting {
+            Ok(ObservedTokens::Unwanted)
+        } else {
+            fetch_tokens(sources.client, valid).await?
+        },
         broker: Ok(ObservedBroker::default()),
         heart: Err("not asked".to_owned()),
         access,
@@ -208,8 +219,8 @@ pub async fn fetch_observed(
     }
     let hearts: Vec<_> = observed.heart_addresses().collect();
     let tokens = match &observed.tokens {
-        ObservedTokens::Present(tokens) => tokens.as_slice(),
-        ObservedTokens::Unwanted | ObservedTokens::Missing => &[],
+        Ok(ObservedTokens::Present(tokens)) => tokens.as_slice(),
+        Ok(ObservedTokens::Unwanted | ObservedTokens::Missing) | Err(_) => &[],
     };
     let (heart, broker) = tokio::join!(
         fetch_heart_report(sources.http, hearts, tokens),

@@ -91,7 +91,7 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
     members.outdated = find_outdated(cluster, observed, &objects);
     let backlogs = Backlogs::of(cluster, observed);
     let replaced = decide_replacement(cluster, observed, &members.outdated, &members.leaving)
-        .filter(|id| backlogs.lets_replace(cluster, observed, *id));
+        .filter(|id| observed.tokens.is_ok() && backlogs.lets_replace(cluster, observed, *id));
     members.outdated.retain(|id| Some(*id) != replaced);
     let mut steps = plan_tokens(cluster, observed);
     steps.extend(plan_topology(cluster, observed, &members, &backlogs));
@@ -108,7 +108,7 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
 
 /// Before any pod: it would wait for them.
 fn plan_tokens(cluster: &ValidCluster, observed: &Observed) -> Vec<Step> {
-    let wanted = cluster.tokens.as_ref().filter(|_| observed.tokens == ObservedTokens::Missing);
+    let wanted = cluster.tokens.as_ref().filter(|_| observed.tokens == Ok(ObservedTokens::Missing));
     wanted.map(|tokens| Step::CreateTokens(tokens.name.clone())).into_iter().collect()
 }
 
@@ -183,7 +183,9 @@ fn plan_objects(
             wanted.extend(of_node.into_iter().filter(may_go));
         }
     }
-    wanted.retain(|object| object.differs_from(&observed.objects));
+    // A pod waits for its tokens before it starts.
+    let may_start = |object: &DesiredObject| object.kind != Kind::Deployment || observed.tokens.is_ok();
+    wanted.retain(|object| may_start(object) && object.differs_from(&observed.objects));
     wanted.into_iter().map(Step::Apply).collect()
 }
 

@@ -238,9 +238,7 @@ async fn conclude(
     if let Some(failure) = applied.failure {
         return Err(failure);
     }
-    if let Err(problem) = observed.broker {
-        return Err(problem.into());
-    }
+    observed.into_outcome()?;
     Ok(requeue(&valid.uid, &members, &status, has_changed || is_written, context))
 }
 

@@ -1,7 +1,7 @@
 //! The tokens of a cluster's HTTP interfaces: a Secret of the user's, or one that is made once and is the user's from then on.
 //!
-//! It is never overwritten: its tokens are changed by whoever uses them, with two valid at a time in between. What is wrong with
-//! it ends the pass: pods that are there go on with the tokens that they have, and none is made that could not start.
+//! It is never overwritten: its tokens are changed by whoever uses them, with two valid at a time in between. While something is
+//! wrong with it no pod is made or replaced: those that are there go on with the tokens that they have.
 
 use broadcast_service::auth::{Role, parse_tokens};
 use k8s_openapi::ByteString;
@@ -37,22 +37,23 @@ pub enum ObservedTokens {
 }
 
 /// Looks for the Secret.
-pub async fn fetch_tokens(client: &Client, cluster: &ValidCluster) -> Result<ObservedTokens, ReconcileError> {
+pub async fn fetch_tokens(
+    client: &Client,
+    cluster: &ValidCluster,
+) -> Result<Result<ObservedTokens, SecretError>, ReconcileError> {
     let Some(TokenSecret { name, is_generated }) = &cluster.tokens else {
-        return Ok(ObservedTokens::Unwanted);
+        return Ok(Ok(ObservedTokens::Unwanted));
     };
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let found = secrets.get_opt(name).await.map_err(ReconcileError::kube(format!("get Secret {name}")))?;
     match found {
-        None if *is_generated => Ok(ObservedTokens::Missing),
-        None => Err(ReconcileError::Tokens(SecretError::Missing(name.clone()))),
+        None if *is_generated => Ok(Ok(ObservedTokens::Missing)),
+        None => Ok(Err(SecretError::Missing(name.clone()))),
         // Perhaps of a resource that was deleted lately, and on its way out.
         Some(secret) if *is_generated && !is_own(&secret, cluster) => {
             Err(ReconcileError::NameTaken { kind: Kind::Secret, name: name.clone() })
         }
-        Some(secret) => {
-            read_tokens(name, &secret).map(ObservedTokens::Present).map_err(ReconcileError::Tokens)
-        }
+        Some(secret) => Ok(read_tokens(name, &secret).map(ObservedTokens::Present)),
     }
 }
 

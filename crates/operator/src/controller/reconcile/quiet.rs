@@ -53,10 +53,8 @@ pub(super) async fn reconcile_known(
     context.memory.note_finding(&valid.uid);
     context.metrics.set_status(&label_of(cluster), &status);
     show_queues(cluster, &observed, context);
-    if let Err(problem) = observed.broker {
-        return Some(Err(problem.into()));
-    }
-    Some(Ok(requeue(&valid.uid, &members, &status, false, context)))
+    let outcome = observed.into_outcome();
+    Some(outcome.map(|()| requeue(&valid.uid, &members, &status, false, context)))
 }
 
 /// Does what is done in every pass, if that is all that there is to do.

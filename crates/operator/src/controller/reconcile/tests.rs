@@ -103,8 +103,9 @@ async fn a_secret_without_a_key_and_a_broker_that_is_not_there_have_reasons_of_t
 }
 
 #[tokio::test]
-async fn tokens_that_cannot_be_used_are_told_with_secret_and_key_and_nothing_is_made() {
+async fn tokens_that_cannot_be_used_are_told_with_secret_and_key_and_no_pod_is_made() {
     let mut resource = resource();
+    resource["status"] = json!({"topology": {"genesis": true}});
     resource["spec"]["auth"] = json!({"secretRef": {"name": "mine"}});
     let encode = |text: &str| json!(k8s_openapi::ByteString(text.as_bytes().to_vec()));
     let good = encode("good-token-0123456789");
@@ -128,14 +129,14 @@ async fn tokens_that_cannot_be_used_are_told_with_secret_and_key_and_nothing_is_
             ("/api/v1/namespaces/shop/secrets/mine", secret)
         }));
         let (context, kept) = operator(&objects);
-        assert_eq!(pass(&context).await.unwrap_err().reason(), reason);
-        assert_eq!(condition_of(&kept, "Ready"), ("False".to_owned(), message.to_owned()));
+        pass(&context).await.unwrap_err();
+        assert_eq!(condition_of(&kept, "HeartAvailable"), ("Unknown".to_owned(), message.to_owned()));
         assert_eq!(condition_of(&kept, "Stalled").0, "True");
+        let conditions = kept.lock().unwrap().objects[RESOURCE]["status"]["conditions"].to_string();
+        assert!(conditions.contains(reason), "{conditions}");
         let writes = &kept.lock().unwrap().writes;
-        assert!(
-            writes.iter().all(|write| write.contains("broadcastclusters") || write.contains("events")),
-            "{writes:?}"
-        );
+        assert!(writes.iter().any(|write| write.ends_with("/services/orders-read")), "{writes:?}");
+        assert!(!writes.iter().any(|write| write.contains("/deployments/")), "{writes:?}");
     }
 }
 

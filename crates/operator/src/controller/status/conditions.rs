@@ -54,7 +54,8 @@ pub(super) fn decide_conditions(findings: &Findings<'_>, nodes: &[NodeStatus]) -
         decide_data_loss(findings),
         decide_paused(findings),
     ];
-    let ready = decide_ready(&verdicts, findings.failure);
+    let of_tokens = failure_of_tokens(findings);
+    let ready = decide_ready(&verdicts, findings.failure.or(of_tokens.as_ref()));
     let class = blocking_class(findings);
     let work =
         if ready.standing == Standing::True { describe_work(findings) } else { Some(reason_of(&ready)) };
@@ -94,7 +95,13 @@ fn problem_of<'a>(findings: &'a Findings<'_>) -> Option<&'a Problem> {
 }
 
 fn blocking_class(findings: &Findings<'_>) -> Option<Class> {
-    findings.failure.map(ReconcileError::class).or_else(|| problem_of(findings).map(Problem::class))
+    let of_tokens = || failure_of_tokens(findings).as_ref().map(ReconcileError::class);
+    let of_problem = || problem_of(findings).map(Problem::class).or_else(of_tokens);
+    findings.failure.map(ReconcileError::class).or_else(of_problem)
+}
+
+fn failure_of_tokens(findings: &Findings<'_>) -> Option<ReconcileError> {
+    findings.observed.tokens.as_ref().err().cloned().map(ReconcileError::Tokens)
 }
 
 fn decide_conflict(findings: &Findings<'_>) -> Verdict {
@@ -167,7 +174,10 @@ fn decide_heart_available(findings: &Findings<'_>) -> Verdict {
             let message = format!("{} is active in epoch {}", report.pod, report.epoch);
             Verdict::new(type_, Standing::True, "Active", message)
         }
-        Err(reason) => Verdict::new(type_, Standing::False, "NoActiveHeart", reason),
+        Err(reason) => match failure_of_tokens(findings) {
+            Some(failure) => Verdict::new(type_, Standing::Unknown, failure.reason(), failure.to_string()),
+            None => Verdict::new(type_, Standing::False, "NoActiveHeart", reason),
+        },
     }
 }
 

@@ -89,6 +89,26 @@ fn what_is_wrong_is_in_the_condition_that_it_belongs_to_and_in_ready() {
 }
 
 #[test]
+fn tokens_that_cannot_be_used_are_told_whether_hearts_still_answer_without_or_not() {
+    let tokens = Err(SecretError::Missing("mine".to_owned()));
+    let asked = Observed { tokens: tokens.clone(), ..at_work() };
+    let not_asked = Observed { heart: Err("401 Unauthorized".to_owned()), tokens, ..at_work() };
+    for (observed, available) in [
+        (asked, ("HeartAvailable", "True", "Active")),
+        (not_asked, ("HeartAvailable", "Unknown", "SecretMissing")),
+    ] {
+        let status = status_of(&observed, &members(), None);
+        let standing = standing(&status);
+        for expected in [available, ("Ready", "False", "SecretMissing"), ("Stalled", "True", "SecretMissing")]
+        {
+            assert!(standing.contains(&expected), "{expected:?} is not in {standing:?}");
+        }
+        let ready = condition(&status.conditions, ConditionType::Ready).unwrap();
+        assert_eq!(ready.message, "spec.auth: Secret \"mine\" does not exist");
+    }
+}
+
+#[test]
 fn nodes_that_differ_at_one_position_are_named() {
     let mut observed = at_work();
     observed.heart = Ok(report(&[(1, "ready", 40, "d"), (2, "ready", 40, "x"), (3, "ready", 39, "y")]));

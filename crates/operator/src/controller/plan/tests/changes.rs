@@ -6,6 +6,7 @@ use super::*;
 use crate::broker::ObservedBroker;
 use crate::controller::plan::tests::world::{ArgumentsDiffer, is_leaving};
 use crate::controller::tokens::TokenSecret;
+use crate::secret::SecretError;
 
 fn settled(replicas: u32) -> World {
     let mut world = World::default();
@@ -49,6 +50,28 @@ fn tokens_are_there_before_the_pods_that_ask_for_them_and_are_made_once() {
             assert!(plan.steps.iter().all(Step::is_repeated), "{:?}", plan.steps);
         }
     }
+}
+
+#[test]
+fn without_usable_tokens_no_pod_is_made_or_replaced_and_all_else_goes_on() {
+    let mut world = settled(3);
+    world.queues.remove("write_requests_head");
+    let plan_for = |replicas| {
+        let mut cluster = sized(replicas);
+        cluster.tokens = Some(TokenSecret { name: "mine".to_owned(), is_generated: false });
+        let mut observed = world.observed(&cluster);
+        observed.tokens = Err(SecretError::Missing("mine".to_owned()));
+        let plan = plan(&cluster, &observed).unwrap();
+        let makes_pods = |step: &Step| matches!(step, Step::Apply(object) if object.kind == Kind::Deployment);
+        assert!(!plan.steps.iter().any(makes_pods), "{:?}", plan.steps);
+        (cluster, plan)
+    };
+    let (cluster, larger) = plan_for(4);
+    assert!(larger.steps.contains(&Step::DeclareQueue(cluster.topology.head_queue())));
+    assert_eq!(larger.members.outdated, ids([1, 2, 3]), "their pods know of no tokens yet");
+    let (cluster, smaller) = plan_for(2);
+    let node_3 = cluster.names.node(NodeId::new(3).unwrap());
+    assert!(smaller.steps.contains(&Step::Delete(Kind::Deployment, node_3)));
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl World {
             removing: self.removing.clone(),
             backlogs: self.backlogs.clone(),
             genesis: self.genesis_recorded,
-            tokens,
+            tokens: Ok(tokens),
             broker: Ok(ObservedBroker { node_queues, history, ..ObservedBroker::default() }),
             ..nothing()
         }
