@@ -3,12 +3,15 @@
 //! end, partitions, others who write into the Lease. Two must never lead at the same time, and when the faults are over
 //! somebody leads.
 
+mod fault;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use self::fault::{Fault, LONGEST_FAULT, SLOWEST, any_fault};
 use super::*;
 
 /// How much faster or slower than true a clock may go.
@@ -17,12 +20,8 @@ const MAX_DRIFT: f64 = 0.1;
 /// How long after the end of a leader's time a write of it may still arrive.
 const FLIGHT: f64 = 2.0;
 
-/// The time in which there are faults; each lasts up to [`LONGEST_FAULT`] longer.
+/// The time in which faults begin; each lasts up to [`LONGEST_FAULT`].
 const FAULTS: f64 = 120.0;
-const LONGEST_FAULT: f64 = 40.0;
-
-/// How long a request or an answer may be on its way while the network is slow.
-const SLOWEST: f64 = 30.0;
 
 /// How long without faults it may take until somebody leads.
 const RECOVERY: f64 = 25.0;
@@ -30,36 +29,6 @@ const RECOVERY: f64 = 25.0;
 /// When all is over: faults, requests on their way, recovery; and a while in which nobody may stop to lead.
 const CALM: f64 = FAULTS + LONGEST_FAULT + 2.0 * SLOWEST + RECOVERY;
 const END: f64 = CALM + 30.0;
-
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    /// The whole process is stopped for so long, and then goes on.
-    Stop(f64),
-    /// What it sends is lost, or what it is answered.
-    CutOff(f64),
-    /// Requests and answers take up to [`SLOWEST`].
-    Slow(f64),
-    /// It ends without a word and starts again after so long.
-    Kill(f64),
-    /// It is told to end, and releases the Lease.
-    Restart(f64),
-    /// Its wall clock is set by so many seconds.
-    SetClock(f64),
-    /// Somebody writes an annotation into the Lease.
-    Annotate,
-}
-
-fn any_fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        (0.0..LONGEST_FAULT).prop_map(Fault::Stop),
-        (0.0..LONGEST_FAULT).prop_map(Fault::CutOff),
-        (0.0..LONGEST_FAULT).prop_map(Fault::Slow),
-        (0.0..10.0).prop_map(Fault::Kill),
-        (0.0..10.0).prop_map(Fault::Restart),
-        (-4000.0..4000.0).prop_map(Fault::SetClock),
-        Just(Fault::Annotate),
-    ]
-}
 
 fn any_drift() -> impl Strategy<Value = f64> {
     prop_oneof![Just(-MAX_DRIFT), Just(MAX_DRIFT), -MAX_DRIFT..=MAX_DRIFT]
