@@ -99,6 +99,7 @@ pub async fn run(
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    gatekeeper.register(&mut registry);
     let (role, role_seen) = watch::channel(Role::Connecting { reason: "starting".to_owned() });
     let (progress, progress_seen) = watch::channel(None);
     let (readiness, readiness_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));

@@ -105,6 +105,7 @@ pub(crate) async fn run(
     let (readiness, ready) = watch::channel(Readiness::NotReady("starting".to_owned()));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry, watched.clone(), ready.clone());
+    gatekeeper.register(&mut registry);
     let max_lag = Duration::from_secs(config.max_lag_seconds);
     let readiness = publish_readiness(watched.clone(), readiness, max_lag, shutdown.clone());
     // Before the database: while that cannot be opened, these say why.

@@ -17,6 +17,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -196,6 +200,13 @@ impl Tokens {
 #[derive(Debug, Clone, Default)]
 pub struct Gatekeeper {
     tokens: Option<watch::Receiver<Arc<Tokens>>>,
+    refused: Family<Refusal, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    /// The error's code.
+    reason: &'static str,
 }
 
 /// Which roles a request with these headers needs, any of them.
@@ -212,13 +223,23 @@ impl Gatekeeper {
     /// One that goes by the files in a folder, and what keeps it up to date.
     pub fn open(folder: &Path) -> Result<(Self, TokenReader), TokenError> {
         let (tokens, watched) = watch::channel(Arc::new(Tokens::read(folder)?));
-        Ok((Self { tokens: Some(watched) }, TokenReader { folder: folder.to_owned(), tokens }))
+        let keeper = Self { tokens: Some(watched), ..Self::default() };
+        Ok((keeper, TokenReader { folder: folder.to_owned(), tokens }))
     }
 
     /// One that goes by the files in a folder, if there is one.
     pub fn open_if(folder: Option<&Path>) -> Result<(Self, Option<TokenReader>), TokenError> {
         let Some(folder) = folder else { return Ok((Self::default(), None)) };
         Self::open(folder).map(|(keeper, reader)| (keeper, Some(reader)))
+    }
+
+    /// Has the requests that are turned away counted in the registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "broadcast_http_requests_refused",
+            "Requests that were turned away for want of a token, by reason",
+            self.refused.clone(),
+        );
     }
 
     /// What requests to other hearts and nodes show, for [`send_with_tokens`].
@@ -294,6 +315,7 @@ async fn let_in(
     match keeper.check(request.headers(), needed) {
         Ok(()) => next.run(request).await,
         Err(error) => {
+            keeper.refused.get_or_create(&Refusal { reason: error.code }).inc();
             let mut response = error.into_response();
             if response.status() == StatusCode::UNAUTHORIZED {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -43,6 +43,8 @@ async fn ask(keeper: &Gatekeeper, headers: &[(HeaderName, &str)]) -> (u16, Strin
 async fn who_has_a_token_for_it_is_let_in_and_nobody_else() {
     let folder = folder();
     let (keeper, reader) = Gatekeeper::open(folder.path()).unwrap();
+    let mut registry = Registry::default();
+    keeper.register(&mut registry);
     let authorization = |text: String| vec![(header::AUTHORIZATION, text)];
     let other = |text: String| vec![(OTHER_HEADER, text)];
     let passed_on = |token: &str| {
@@ -87,6 +89,12 @@ async fn who_has_a_token_for_it_is_let_in_and_nobody_else() {
         assert!(body.contains(told), "{headers:?}: {body}");
         assert!(status == 200 || body.starts_with(r#"{"error":{"code":""#), "{body}");
         assert!(!body.contains("0123456789") && !body.contains("nobody"), "{body}");
+    }
+    let mut counted = String::new();
+    prometheus_client::encoding::text::encode(&mut counted, &registry).unwrap();
+    for line in [r#"{reason="unauthorized"} 6"#, r#"{reason="forbidden"} 2"#] {
+        let line = format!("broadcast_http_requests_refused_total{line}");
+        assert!(counted.lines().any(|found| found == line), "{line} is not in {counted}");
     }
     assert_eq!(keeper.peer_tokens(), [format!("Bearer {PEER}")]);
     assert!(!format!("{keeper:?} {reader:?} {:?}", keeper.peer_tokens()).contains("0123456789"));
