@@ -4,14 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use broadcast_tests::cluster::broker::BROKER_NAMESPACE;
 use broadcast_tests::cluster::resource::wait_for_agreement;
 use broadcast_tests::cluster::rows::read_all_rows;
 use broadcast_tests::cluster::{self, Scenario, count_restarts};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 #[test]
 fn a_broker_that_dies_under_writes_costs_no_acknowledged_write_and_no_restart() {
@@ -24,7 +22,7 @@ fn a_broker_that_dies_under_writes_costs_no_acknowledged_write_and_no_restart() 
         let load = Load::start("load", &[heart], &oracle, 4, 100_000);
         load.progress(200).await;
 
-        stop_broker(stage).await;
+        stage.stop_broker().await;
         load.progress(200).await;
         load.finish().await;
 
@@ -37,20 +35,6 @@ fn a_broker_that_dies_under_writes_costs_no_acknowledged_write_and_no_restart() 
         assert_eq!(pods_with_restarts(stage).await, pods);
         assert_eq!(stage.operator_pods().await, operators);
     });
-}
-
-/// Kills it, or, where its process is on another machine, restarts it from within: a pod of its own would come back
-/// without its disk.
-async fn stop_broker(stage: &Scenario) {
-    let pods: Api<Pod> = Api::namespaced(stage.kube.clone(), BROKER_NAMESPACE);
-    let pod = pods.get("rabbitmq-0").await.unwrap();
-    if stage.environment.kubelet_folder.is_some() {
-        return stage.kill(&pod);
-    }
-    for command in ["stop_app", "start_app"] {
-        let namespace = format!("--namespace={BROKER_NAMESPACE}");
-        stage.kubectl(&["exec", "rabbitmq-0", &namespace, "--", "rabbitmqctl", command]).unwrap();
-    }
 }
 
 async fn pods_with_restarts(stage: &Scenario) -> BTreeMap<String, i32> {

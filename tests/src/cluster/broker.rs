@@ -91,6 +91,20 @@ impl Scenario {
         let connection = Connection::connect_uri(uri, ConnectionProperties::default()).await.unwrap();
         Broker { connection, _forward: forward }
     }
+
+    /// Kills the broker, or, where its process is on another machine, restarts it from within: a pod of its own would come
+    /// back without its disk.
+    pub async fn stop_broker(&self) {
+        let pods: Api<Pod> = Api::namespaced(self.kube.clone(), BROKER_NAMESPACE);
+        let pod = pods.get("rabbitmq-0").await.unwrap();
+        if self.environment.kubelet_folder.is_some() {
+            return self.kill(&pod);
+        }
+        for command in ["stop_app", "start_app"] {
+            let namespace = format!("--namespace={BROKER_NAMESPACE}");
+            self.kubectl(&["exec", "rabbitmq-0", &namespace, "--", "rabbitmqctl", command]).unwrap();
+        }
+    }
 }
 
 impl Broker {
