@@ -17,6 +17,9 @@ pub const NODE_ID_LABEL: &str = "broadcast.dev/node-id";
 /// The annotation with the hash of what was last applied: a field that is no longer wanted shows only here.
 pub const APPLIED_ANNOTATION: &str = "broadcast.dev/applied";
 
+/// The annotation of a Deployment whose image is one that the resource names: when it names none any more, that one goes.
+pub const NAMED_IMAGE_ANNOTATION: &str = "broadcast.dev/named-image";
+
 /// The annotation of pods with the hash of their configuration file: a change of the file rolls the pods.
 pub const CONFIG_ANNOTATION: &str = "broadcast.dev/config";
 

@@ -132,28 +132,37 @@ fn credentials_and_tls_change_the_secret_and_no_pod() {
 fn an_operator_with_new_images_changes_nothing_that_is_there() {
     let cluster = valid();
     let before = resources(&cluster).into_ordered().unwrap();
-    let deployments = [&before.heart].into_iter().chain(before.nodes.values().flatten());
-    let existing: ObservedObjects =
-        deployments.map(|object| ((object.kind, object.name.clone()), object.body.clone())).collect();
+    let observe = |objects: &OrderedObjects| -> ObservedObjects {
+        let deployments = [&objects.heart].into_iter().chain(objects.nodes.values().flatten());
+        deployments.map(|object| ((object.kind, object.name.clone()), object.body.clone())).collect()
+    };
     let mut upgraded = cluster.clone();
     upgraded.heart.default_image = "heart:new".to_owned();
     upgraded.nodes.default_image = "node:new".to_owned();
-    let build = |cluster: &ValidCluster| {
+    let build = |cluster: &ValidCluster, existing: &OrderedObjects| {
+        let existing = observe(existing);
         build_resources(cluster, &ids([1, 2, 3]), Some(&access()), &existing).unwrap().into_ordered().unwrap()
     };
     let image =
         |object: &DesiredObject| object.body["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-    let images = |objects: OrderedObjects| -> Vec<_> {
+    let images = |objects: &OrderedObjects| -> Vec<_> {
         objects.nodes.values().map(|of_node| image(&of_node[0])).chain([image(&objects.heart)]).collect()
     };
-    let after = build(&upgraded);
+    let after = build(&upgraded, &before);
     assert_eq!(
         (&after.heart, &after.nodes[&NodeId::new(1).unwrap()]),
         (&before.heart, &before.nodes[&NodeId::new(1).unwrap()])
     );
-    assert_eq!(images(after), ["node:test", "node:new", "node:test", "heart:test"]);
+    assert_eq!(images(&after), ["node:test", "node:new", "node:test", "heart:test"]);
     upgraded.nodes.image = Some("node:named".to_owned());
-    assert_eq!(images(build(&upgraded)), ["node:named", "node:named", "node:named", "heart:test"]);
+    let named = build(&upgraded, &after);
+    assert_eq!(images(&named), ["node:named", "node:named", "node:named", "heart:test"]);
+    // What was named and is not any more was wanted for no other reason.
+    upgraded.nodes.image = None;
+    let unnamed = build(&upgraded, &named);
+    assert_eq!(images(&unnamed), ["node:new", "node:new", "node:new", "heart:test"]);
+    upgraded.nodes.default_image = "node:newer".to_owned();
+    assert_eq!(images(&build(&upgraded, &unnamed)), images(&unnamed));
 }
 
 #[test]

@@ -10,14 +10,14 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaimVolumeSource, Volume, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use crate::controller::build::build_metadata;
 use crate::controller::build::config::{ConfigFiles, DATA_DIR, NODES_DIR};
 use crate::controller::build::pod::{PodParts, build_config_volume, build_mount, build_pod, build_variable};
 use crate::controller::objects::{Kind, ObservedObjects};
 use crate::controller::validate::{ValidCluster, Workload};
-use crate::names::{Component, HISTORY_LABEL, NODE_ID_LABEL};
+use crate::names::{Component, HISTORY_LABEL, NAMED_IMAGE_ANNOTATION, NODE_ID_LABEL};
 
 /// Enough to find out why a change went wrong.
 const OLD_REPLICA_SETS: i32 = 2;
@@ -44,8 +44,10 @@ pub(super) fn build_heart(
             subdomain: None,
         },
     );
+    let mut metadata = build_metadata(cluster, names.heart());
+    mark_named_image(&mut metadata, &cluster.heart);
     Deployment {
-        metadata: build_metadata(cluster, names.heart()),
+        metadata,
         spec: Some(DeploymentSpec {
             replicas: i32::try_from(cluster.heart.replicas).ok(),
             revision_history_limit: Some(OLD_REPLICA_SETS),
@@ -82,6 +84,7 @@ pub(super) fn build_node(
     );
     let mut metadata = build_metadata(cluster, names.node(id));
     metadata.labels.get_or_insert_default().insert(NODE_ID_LABEL.to_owned(), id.to_string());
+    mark_named_image(&mut metadata, &cluster.nodes);
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
@@ -99,11 +102,20 @@ pub(super) fn build_node(
     }
 }
 
-/// The image that the resource names, else the one that is there, else the operator's.
+/// The image that the resource names, else the one that is there if the resource never named it, else the operator's.
 fn decide_image(workload: &Workload, existing: &ObservedObjects, deployment: String) -> String {
     let found = existing.get(&(Kind::Deployment, deployment));
-    let current = || found?["spec"]["template"]["spec"]["containers"][0]["image"].as_str().map(str::to_owned);
+    let unnamed = found.filter(|found| found["metadata"]["annotations"][NAMED_IMAGE_ANNOTATION].is_null());
+    let current =
+        || unnamed?["spec"]["template"]["spec"]["containers"][0]["image"].as_str().map(str::to_owned);
     workload.image.clone().or_else(current).unwrap_or_else(|| workload.default_image.clone())
+}
+
+fn mark_named_image(metadata: &mut ObjectMeta, workload: &Workload) {
+    if let Some(image) = &workload.image {
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(NAMED_IMAGE_ANNOTATION.to_owned(), image.clone());
+    }
 }
 
 pub(super) fn build_claim(
