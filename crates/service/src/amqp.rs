@@ -14,6 +14,7 @@ mod death;
 mod error;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use broadcast_protocol::topology::{Argument, ExchangeDeclaration, QueueDeclaration};
@@ -31,6 +32,9 @@ use crate::amqp_url::AmqpUrl;
 /// How long the broker has to answer a call.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How many channels a connection opens before their numbers come round (RabbitMQ's `channel_max` is 2047).
+const CHANNEL_NUMBERS: usize = 2_000;
+
 /// How often each side shows that it lives; it is taken for dead after two of them.
 const HEARTBEAT_SECONDS: u16 = 5;
 
@@ -40,6 +44,8 @@ const HEARTBEAT_SECONDS: u16 = 5;
 pub struct Connection {
     inner: lapin::Connection,
     socket: connect::Socket,
+    /// How many channels there have been.
+    opened: AtomicUsize,
 }
 
 /// What the broker says of a queue.
@@ -55,12 +61,28 @@ impl Connection {
     /// Connects within [`CALL_DEADLINE`]; `name` is what the broker's tools show.
     pub async fn connect(url: &AmqpUrl, name: &str) -> Result<Self, AmqpError> {
         let (inner, socket) = connect::connect(url, name).await?;
-        Ok(Self { inner, socket })
+        Ok(Self { inner, socket, opened: AtomicUsize::new(0) })
     }
 
     /// Opens a channel that consumes, gets, or sends without confirms.
     pub async fn open_channel(&self) -> Result<Channel, AmqpError> {
-        within("channel.open", CALL_DEADLINE, self.inner.create_channel()).await.map(Channel::new)
+        loop {
+            let opened = self.opened.fetch_add(1, Ordering::Relaxed);
+            match within("channel.open", CALL_DEADLINE, self.inner.create_channel()).await {
+                // The broker refuses no channel so. The library (lapin 4.12) says of a channel's number that comes round what
+                // the broker closed its last channel for, and the number is of no use any more.
+                Err(error) if error.is_of_a_call() && opened >= CHANNEL_NUMBERS => {
+                    tracing::debug!(%error, "a channel's number is spent");
+                }
+                channel => return channel.map(Channel::new),
+            }
+        }
+    }
+
+    /// Whether the numbers of its channels have come round. What the broker has closed a channel for is remembered by its number,
+    /// so that there are fewer and fewer: who opens many channels does better with a new connection.
+    pub fn is_spent(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) >= CHANNEL_NUMBERS
     }
 
     /// Opens a channel whose every message is confirmed.

@@ -6,6 +6,7 @@
 mod auth;
 mod chaos;
 mod conditions;
+mod connections;
 mod dead_letters;
 mod digests;
 mod disks;

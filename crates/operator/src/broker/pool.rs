@@ -46,7 +46,9 @@ impl Brokers {
         let state = self.find(url);
         let mut state = state.lock().await;
         match &*state {
-            State::Open(connection) if connection.is_alive() => return Ok((connection.clone(), false)),
+            State::Open(connection) if connection.is_alive() && !connection.is_spent() => {
+                return Ok((connection.clone(), false));
+            }
             State::Failed(error, since) if since.elapsed() < RETRY_AFTER => return Err(error.clone()),
             _ => {}
         }

@@ -117,6 +117,18 @@ impl AmqpError {
         }
     }
 
+    /// Whether the broker refused one call, and closed no more than the channel for it.
+    pub(super) fn is_of_a_call(&self) -> bool {
+        matches!(
+            self,
+            Self::AccessRefused(_)
+                | Self::Locked(_)
+                | Self::ArgumentsDiffer(_)
+                | Self::NotFound(_)
+                | Self::ChannelClosed(_)
+        )
+    }
+
     /// An error of an established connection.
     pub(super) fn of_session(operation: &str, error: &lapin::Error) -> Self {
         let text = error.to_string();
