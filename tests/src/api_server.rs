@@ -183,6 +183,8 @@ fn server_command(folder: &Folder, store_port: u16, port: u16) -> Command {
         "--authorization-mode=RBAC".to_owned(),
         format!("--audit-policy-file={}", path("audit.yaml")),
         format!("--audit-log-path={}", path("audit.log")),
+        // In megabytes: what is read from a place on has to stay in one file.
+        "--audit-log-maxsize=100000".to_owned(),
         "--service-cluster-ip-range=10.196.0.0/16".to_owned(),
         // They wait for controllers: for a namespace's own account, and for whoever lets a volume claim go.
         "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection".to_owned(),
