@@ -62,7 +62,8 @@ async fn fetch_tls(
     Ok(ca.and_then(|ca| Ok(TlsSecrets::new(spec, ca, client?))))
 }
 
-async fn fetch_secret(
+/// A Secret, if there is one of this name.
+pub async fn fetch_secret(
     client: &Client,
     namespace: &str,
     name: &str,

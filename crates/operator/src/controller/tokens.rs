@@ -10,6 +10,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 use reqwest::header::HeaderValue;
 
+use crate::controller::access::fetch_secret;
 use crate::controller::build::build_metadata;
 use crate::controller::error::ReconcileError;
 use crate::controller::objects::Kind;
@@ -44,16 +45,14 @@ pub async fn fetch_tokens(
     let Some(TokenSecret { name, is_generated }) = &cluster.tokens else {
         return Ok(Ok(ObservedTokens::Unwanted));
     };
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
-    let found = secrets.get_opt(name).await.map_err(ReconcileError::kube(format!("get Secret {name}")))?;
-    match found {
-        None if *is_generated => Ok(Ok(ObservedTokens::Missing)),
-        None => Ok(Err(SecretError::Missing(name.clone()))),
+    match fetch_secret(client, &cluster.namespace, name).await? {
+        Err(_) if *is_generated => Ok(Ok(ObservedTokens::Missing)),
+        Err(missing) => Ok(Err(missing)),
         // Perhaps of a resource that was deleted lately, and on its way out.
-        Some(secret) if *is_generated && !is_own(&secret, cluster) => {
+        Ok(secret) if *is_generated && !is_own(&secret, cluster) => {
             Err(ReconcileError::NameTaken { kind: Kind::Secret, name: name.clone() })
         }
-        Some(secret) => Ok(read_tokens(name, &secret).map(ObservedTokens::Present)),
+        Ok(secret) => Ok(read_tokens(name, &secret).map(ObservedTokens::Present)),
     }
 }
 
