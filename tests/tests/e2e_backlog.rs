@@ -6,8 +6,8 @@ use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_protocol::topology::{QueueType, Topology};
 use broadcast_tests::client::wait_for;
 use broadcast_tests::cluster;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, wait_for_agreement};
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::resource::ROLLOUT_PATIENCE;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
 
@@ -44,9 +44,6 @@ fn another_limit_is_in_force_in_every_queue_and_no_write_is_missing() {
             assert!(broker.has_queue(&queue(64 << 20, id)).await, "node {id}");
         }
         let nodes = stage.nodes("orders", 1..=NODES).await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
     });
 }

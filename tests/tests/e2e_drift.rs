@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use broadcast_tests::client::wait_for;
 use broadcast_tests::cluster::broker::Broker;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, wait_for_agreement};
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::resource::ROLLOUT_PATIENCE;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -82,10 +82,7 @@ fn repair(what: &str, damage: impl AsyncFnOnce(&Broker, &str) -> String) {
         })
         .await;
         load.finish().await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
     });
 }
 

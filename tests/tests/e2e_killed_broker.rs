@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use broadcast_tests::cluster::resource::wait_for_agreement;
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario, count_restarts};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -28,10 +27,7 @@ fn a_broker_that_dies_under_writes_costs_no_acknowledged_write_and_no_restart() 
 
         stage.wait_until_ready("orders", 3).await;
         let nodes = stage.nodes("orders", 1..=3).await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
         assert_eq!(pods_with_restarts(stage).await, pods);
         assert_eq!(stage.operator_pods().await, operators);
     });

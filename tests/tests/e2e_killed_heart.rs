@@ -5,8 +5,7 @@
 use std::time::Duration;
 
 use broadcast_tests::client::wait_for;
-use broadcast_tests::cluster::resource::wait_for_agreement;
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -40,10 +39,7 @@ fn a_heart_that_is_killed_under_writes_loses_none_that_it_acknowledged() {
         load.finish().await;
         stage.wait_until_ready("orders", 3).await;
         let nodes = stage.nodes("orders", 1..=3).await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
     });
 }
 

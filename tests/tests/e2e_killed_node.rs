@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use broadcast_tests::client::wait_for;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, node_prefix, wait_for_agreement};
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, node_prefix};
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario, count_restarts};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -36,10 +36,7 @@ fn a_node_whose_process_or_whole_pod_is_killed_under_writes_catches_up() {
 
         stage.wait_until_ready("orders", 3).await;
         let nodes = stage.nodes("orders", 1..=3).await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
     });
 }
 

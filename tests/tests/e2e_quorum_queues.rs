@@ -4,8 +4,7 @@
 
 use broadcast_protocol::names::{BrokerNames, NodeId};
 use broadcast_protocol::topology::{QueueType, Topology};
-use broadcast_tests::cluster::resource::wait_for_agreement;
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -57,8 +56,5 @@ async fn quorum_queues(stage: &Scenario) -> Vec<bool> {
 
 async fn check_nodes(stage: &Scenario, count: u32, oracle: &Oracle) {
     let nodes = stage.nodes("orders", 1..=count).await;
-    wait_for_agreement(&nodes, oracle.highest()).await;
-    for (id, node) in (1..).zip(&nodes) {
-        oracle.check(&format!("node {id} of {count}"), &read_all_rows(node, &["load"]).await);
-    }
+    check_rows(&nodes, oracle).await;
 }

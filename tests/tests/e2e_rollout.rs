@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use broadcast_tests::client::wait_for;
 use broadcast_tests::cluster::forward::is_ready;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, wait_for_agreement};
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::resource::ROLLOUT_PATIENCE;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -47,10 +47,7 @@ fn nodes_are_replaced_one_at_a_time_and_none_after_one_that_does_not_come_up() {
         load.progress(50).await;
         load.finish().await;
         let nodes = stage.nodes("orders", 1..=NODES).await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
     });
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use broadcast_api::ConditionType;
 use broadcast_tests::client::wait_for;
 use broadcast_tests::cluster::broker::{BROKER_NAMESPACE, BROKER_SECRET, fetch_access};
-use broadcast_tests::cluster::resource::{condition, wait_for_agreement};
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::resource::condition;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario, count_restarts};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -66,10 +66,7 @@ fn another_user_in_the_secret_is_in_use_soon_without_a_restart_and_without_a_los
 
         stage.wait_until_ready("orders", NODES).await;
         let nodes = stage.nodes("orders", 1..=NODES).await;
-        wait_for_agreement(&nodes, oracle.highest()).await;
-        for (id, node) in (1..).zip(&nodes) {
-            oracle.check(&format!("node {id}"), &read_all_rows(node, &["load"]).await);
-        }
+        check_rows(&nodes, &oracle).await;
         assert_eq!(fetch_pods(stage).await, pods, "a pod was replaced or restarted");
         let events = stage.events("orders").await;
         assert!(

@@ -3,8 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use broadcast_tests::client::wait_for;
-use broadcast_tests::cluster::resource::{ROLLOUT_PATIENCE, wait_for_agreement};
-use broadcast_tests::cluster::rows::read_all_rows;
+use broadcast_tests::cluster::resource::ROLLOUT_PATIENCE;
+use broadcast_tests::cluster::rows::check_rows;
 use broadcast_tests::cluster::{self, Scenario};
 use broadcast_tests::load::Load;
 use broadcast_tests::oracle::Oracle;
@@ -48,10 +48,7 @@ async fn scale_under_writes(stage: &Scenario, name: &str, nodes: u32, oracle: &O
 
 async fn check_nodes(stage: &Scenario, count: u32, oracle: &Oracle) {
     let nodes = stage.nodes("orders", 1..=count).await;
-    wait_for_agreement(&nodes, oracle.highest()).await;
-    for (id, node) in (1..).zip(&nodes) {
-        oracle.check(&format!("node {id} of {count}"), &read_all_rows(node, &["load"]).await);
-    }
+    check_rows(&nodes, oracle).await;
 }
 
 async fn check_leftovers(stage: &Scenario) {

@@ -4,8 +4,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::resource::wait_for_agreement;
 use crate::client::{Client, send};
-use crate::oracle::{Row, Rows};
+use crate::oracle::{Oracle, Row, Rows};
 
 const PAGE: &str = "1000";
 
@@ -20,6 +21,14 @@ struct Item {
     key: String,
     value: Box<RawValue>,
     seq: u64,
+}
+
+/// Waits until the nodes, from node 1 on, have what a load wrote, and compares the rows of each with it.
+pub async fn check_rows(nodes: &[Client], oracle: &Oracle) {
+    wait_for_agreement(nodes, oracle.highest()).await;
+    for (id, node) in (1..).zip(nodes) {
+        oracle.check(&format!("node {id} of {}", nodes.len()), &read_all_rows(node, &["load"]).await);
+    }
 }
 
 /// Reads these collections. That the node has no others is asserted by counting.
