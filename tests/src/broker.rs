@@ -40,6 +40,8 @@ pub struct Broker {
     port: u16,
     /// For TLS, of a broker that was given certificates.
     tls_port: Option<u16>,
+    /// What Erlang is told about cores.
+    schedulers: &'static str,
     distribution_port: u16,
     mapper_port: u16,
     folder: Folder,
@@ -75,10 +77,25 @@ impl Broker {
             installation,
             port,
             tls_port: None,
+            // One scheduler starts faster than two on a machine that does other things at the same time.
+            schedulers: " +S 1:1",
             distribution_port,
             mapper_port,
             folder,
         }
+    }
+
+    /// Starts a broker that works with all cores, as one does that is nobody's test.
+    pub async fn start_for_measurement() -> Self {
+        let mut broker = Self::prepare();
+        broker.schedulers = "";
+        broker.restart().await;
+        broker
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.server.as_ref().expect("the broker runs").id()
     }
 
     /// Starts a broker that speaks TLS at a port of its own too, with those whose certificate this CA has signed.
@@ -195,6 +212,7 @@ impl Broker {
             config += &self.build_tls_config(port);
         }
         self.folder.write("rabbitmq.conf", &config);
+        let erlang = format!("-kernel inet_dist_use_interface {{127,0,0,1}}{}", self.schedulers);
         command
             .env("HOME", folder("home"))
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -206,8 +224,7 @@ impl Broker {
             .env("RABBITMQ_LOG_BASE", folder("log"))
             .env("RABBITMQ_MNESIA_BASE", folder(DATA))
             .env("RABBITMQ_NODENAME", format!("test-{}@localhost", self.port))
-            // One scheduler starts faster than two on a machine that does other things at the same time.
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang)
             // The script becomes the server instead of staying its parent: the process that is killed is the server.
             .env("RUNNING_UNDER_SYSTEMD", "true");
         command

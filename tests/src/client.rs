@@ -337,6 +337,14 @@ impl Client {
         send(self.request(Method::GET, path)).await?.json().await.map_err(no_answer)
     }
 
+    /// What a process counts, where this is its admin port.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = self.request(Method::GET, "metrics").send().await;
+        let text = answer.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// The status of a heart.
     pub async fn heart_status(&self) -> Result<HeartStatus, Refused> {
         self.get("v1/status").await

@@ -176,11 +176,13 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The path of a program of this workspace (`heart`, `node`, `kubectl-broadcast`), built for the same profile as the running test.
+/// The path of a program of this workspace (`heart`, `node`, `kubectl-broadcast`), built for the same profile as the one that runs.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    // target/<profile>/deps/<test>
-    let path = test.ancestors().nth(2).unwrap().join(name);
+    let me = std::env::current_exe().unwrap();
+    // target/<profile>/deps/<test> or target/<profile>/<program>
+    let folder = me.parent().unwrap();
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+    let path = folder.join(name);
     assert!(path.is_file(), "{} is missing: build it with `cargo build --bin {name}`", path.display());
     path
 }

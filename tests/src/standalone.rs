@@ -227,10 +227,12 @@ impl Cluster {
 
     /// What a node counts: `broadcast_node_repairs_total`.
     pub async fn node_metric(&self, id: u32, name: &str) -> u64 {
-        let answer = Client::new(self.nodes[&id].admin).request(Method::GET, "metrics").send().await;
-        let text = answer.unwrap().text().await.unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        Client::new(self.nodes[&id].admin).metric(name).await
+    }
+
+    /// The same of a heart: `broadcast_heart_writes_published_total`.
+    pub async fn heart_metric(&self, index: usize, name: &str) -> u64 {
+        Client::new(self.hearts[index].admin).metric(name).await
     }
 
     /// Whether a node says that it is ready, as an orchestrator asks it: the error is why not.
