@@ -1,5 +1,7 @@
 //! The data: the same for everyone, made from the number of a write alone.
 
+use std::sync::LazyLock;
+
 /// Keys are of 16 bytes.
 pub const KEY_BYTES: usize = 16;
 
@@ -39,44 +41,67 @@ impl Shape {
         format!("{:016x}", (number % self.keys).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
-    /// The value of a write: no two are equal, and half of it is noise to a compressor.
+    /// The value of a write: those of one length differ, and half of each is noise to a compressor. It costs the generator a copy.
     pub fn value(self, number: u64) -> String {
+        let length = self.value_bytes.saturating_sub(2).min(NOISE_BYTES);
+        let noise = mix(number);
         let mut value = String::with_capacity(self.value_bytes);
         value.push('"');
-        let mut noise = number.wrapping_add(1);
-        while value.len() + 1 < self.value_bytes {
-            noise = mix(noise);
-            let word = format!("{noise:016x}");
-            value.push_str(&word[..word.len().min(self.value_bytes - 1 - value.len())]);
-        }
+        let own = format!("{noise:016x}");
+        value.push_str(&own[..own.len().min(length)]);
+        let rest = length.saturating_sub(own.len());
+        let start = usize::try_from(noise).unwrap_or_default() % (NOISE_BYTES - rest + 1);
+        value.push_str(&NOISE[start..start + rest]);
         value.push('"');
         value
     }
 
     /// A request as the heart takes several writes.
     pub fn writes_body(self, request: u64) -> String {
-        let writes: Vec<String> = self
-            .rows(request)
-            .map(|(key, value)| {
-                format!(r#"{{"op":"put","collection":"{COLLECTION}","key":"{key}","value":{value}}}"#)
-            })
-            .collect();
-        format!(r#"{{"writes":[{}]}}"#, writes.join(","))
+        let mut body = String::with_capacity(self.body_capacity());
+        body.push_str(r#"{"writes":["#);
+        for (key, value) in self.rows(request) {
+            let parts = [
+                r#"{"op":"put","collection":""#,
+                COLLECTION,
+                r#"","key":""#,
+                &key,
+                r#"","value":"#,
+                &value,
+                "},",
+            ];
+            parts.iter().for_each(|part| body.push_str(part));
+        }
+        body.pop();
+        body.push_str("]}");
+        body
     }
 
     /// A request as rqlite takes it: the same upserts.
     pub fn statements_body(self, request: u64) -> String {
-        let statements: Vec<String> = self
-            .rows(request)
-            .map(|(key, value)| {
-                // The text of a value has the quotes that it has as JSON.
-                let text = value.trim_matches('"');
-                format!(r#"["{UPSERT}","{COLLECTION}","{key}","\"{text}\""]"#)
-            })
-            .collect();
-        format!("[{}]", statements.join(","))
+        let mut body = String::with_capacity(self.body_capacity());
+        body.push('[');
+        for (key, value) in self.rows(request) {
+            // The text of a value has the quotes that it has as JSON.
+            let text = value.trim_matches('"');
+            let parts = ["[\"", UPSERT, "\",\"", COLLECTION, "\",\"", &key, r#"","\""#, text, r#"\""],"#];
+            parts.iter().for_each(|part| body.push_str(part));
+        }
+        body.pop();
+        body.push(']');
+        body
+    }
+
+    fn body_capacity(self) -> usize {
+        usize::try_from(self.writes).unwrap_or_default() * (self.value_bytes + 256)
     }
 }
+
+/// Values are cut out of this much noise.
+const NOISE_BYTES: usize = 1 << 20;
+
+static NOISE: LazyLock<String> =
+    LazyLock::new(|| (0..NOISE_BYTES as u64 / 16).map(|number| format!("{:016x}", mix(number))).collect());
 
 /// The upsert that a node does, of collection, key and value.
 pub const UPSERT: &str = "INSERT INTO documents(collection, key, value) VALUES (?, ?, ?) \

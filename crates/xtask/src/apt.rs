@@ -35,6 +35,9 @@ pub(crate) const FOR_BROKER_TESTS: &[&str] = &["rabbitmq-server"];
 /// Reads alerts and queries (`promtool`), and scrapes the cluster under test.
 pub(crate) const FOR_MONITORING: &[&str] = &["prometheus"];
 
+/// What the rivals in benchmarks are built with (rqlite contains C), fetched and run with (Maven brings Java).
+pub(crate) const FOR_RIVALS: &[&str] = &["gcc", "libc6-dev", "maven"];
+
 /// What another Debian release's programs are unpacked with, and run in.
 pub(crate) const FOR_ROOTS: &[&str] = &["debian-archive-keyring", "mmdebstrap", "mount"];
 

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::bench::{self, BenchChoices};
 use crate::broker_tests::BrokerChoices;
 use crate::cluster::{self, Cluster};
 use crate::codegen;
@@ -74,6 +75,8 @@ enum Command {
     Tools,
     /// Build the images of operator, heart and node
     Images,
+    /// Measure beside what one would use instead; the report goes to target/bench
+    Bench(BenchChoices),
 }
 
 /// Does what the command line says.
@@ -109,6 +112,7 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
             tests::run(context, &suites, &choices)
         }
         Command::Tools => Tools::build(context).map(drop),
+        Command::Bench(choices) => bench::run(context, &choices),
         Command::Images => {
             let images = images::build_own(context)?;
             for image in [&images.operator, &images.heart, &images.node] {

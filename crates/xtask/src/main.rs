@@ -3,6 +3,7 @@
 //! Nothing depends on this crate.
 
 mod apt;
+mod bench;
 mod broker_tests;
 mod cli;
 mod cluster;

@@ -19,7 +19,16 @@ struct Module {
     name: &'static str,
     /// The programs and the packages they are built from.
     programs: &'static [(&'static str, &'static str)],
+    /// Whether it contains C.
+    has_c: bool,
 }
+
+/// What benchmarks compare with; no part of the cluster.
+const RQLITE: Module = Module {
+    name: "rqlite",
+    programs: &[("rqlited", "github.com/rqlite/rqlite/v8/cmd/rqlited")],
+    has_c: true,
+};
 
 const MODULES: &[Module] = &[
     Module {
@@ -32,11 +41,12 @@ const MODULES: &[Module] = &[
             ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
+        has_c: false,
     },
-    Module { name: "etcd", programs: &[("etcd", "go.etcd.io/etcd/server/v3")] },
-    Module { name: "coredns", programs: &[("coredns", ".")] },
-    Module { name: "helm", programs: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
-    Module { name: "pause", programs: &[("pause", ".")] },
+    Module { name: "etcd", programs: &[("etcd", "go.etcd.io/etcd/server/v3")], has_c: false },
+    Module { name: "coredns", programs: &[("coredns", ".")], has_c: false },
+    Module { name: "helm", programs: &[("helm", "helm.sh/helm/v4/cmd/helm")], has_c: false },
+    Module { name: "pause", programs: &[("pause", ".")], has_c: false },
 ];
 
 /// Where the built programs are: links of their plain names, in one folder that stays the same across versions.
@@ -47,23 +57,29 @@ pub(crate) struct Tools {
 impl Tools {
     /// Builds what is not in the cache yet.
     pub(crate) fn build(context: &Context) -> Result<Self> {
-        Self::build_modules(context, |_| true)
+        Self::build_modules(context, MODULES.iter())
     }
 
     /// Builds Helm alone: the checks of the chart need nothing else.
     pub(crate) fn build_helm(context: &Context) -> Result<Self> {
-        Self::build_modules(context, |name| name == "helm")
+        Self::build_modules(context, MODULES.iter().filter(|module| module.name == "helm"))
     }
 
     /// Builds the API server and its store, and what else comes from the same sources.
     pub(crate) fn build_api_server(context: &Context) -> Result<Self> {
-        Self::build_modules(context, |name| matches!(name, "kubernetes" | "etcd"))
+        let needed = |module: &&Module| matches!(module.name, "kubernetes" | "etcd");
+        Self::build_modules(context, MODULES.iter().filter(needed))
     }
 
-    fn build_modules(context: &Context, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+    /// Builds rqlite alone, which only benchmarks need.
+    pub(crate) fn build_rqlite(context: &Context) -> Result<Self> {
+        Self::build_modules(context, [&RQLITE])
+    }
+
+    fn build_modules<'a>(context: &Context, modules: impl IntoIterator<Item = &'a Module>) -> Result<Self> {
         let go_version = fetch_go_version()?;
         let links = context.cache.join("bin");
-        for module in MODULES.iter().filter(|module| wanted(module.name)) {
+        for module in modules {
             let source = context.root.join("tests/tools").join(module.name);
             let flags = build_flags(&source)?;
             let key = build_key(&source, &go_version, &flags)?;
@@ -73,7 +89,7 @@ impl Tools {
                 let path = folder.join(program);
                 if !path.exists() {
                     context.step(&format!("building {program}"), |step| {
-                        build_program(step, &source, &flags, package, &path)
+                        build_program(step, go_build(&source, &flags, module.has_c), package, &path)
                     })?;
                 }
                 link(&path, &links.join(program))?;
@@ -160,10 +176,15 @@ fn build_key(source: &Path, go_version: &str, flags: &[String]) -> Result<String
     Ok(short_hash(parts.iter().map(Vec::as_slice)))
 }
 
-fn build_program(step: &Step, source: &Path, flags: &[String], package: &str, path: &Path) -> Result<()> {
-    let partial = path.with_extension("partial");
+fn go_build(source: &Path, flags: &[String], has_c: bool) -> Command {
     let mut go = Command::new("go");
-    go.current_dir(source).env("CGO_ENABLED", "0").env("GOFLAGS", "").arg("build").args(flags);
+    let cgo = if has_c { "1" } else { "0" };
+    go.current_dir(source).env("CGO_ENABLED", cgo).env("GOFLAGS", "").arg("build").args(flags);
+    go
+}
+
+fn build_program(step: &Step, mut go: Command, package: &str, path: &Path) -> Result<()> {
+    let partial = path.with_extension("partial");
     step.run(go.arg("-o").arg(&partial).arg(package))?;
     fs::rename(&partial, path).at("create", path)
 }
@@ -185,7 +206,7 @@ mod tests {
     #[test]
     fn every_program_is_pinned_by_a_module_of_the_checkout() {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tools");
-        for module in MODULES {
+        for module in MODULES.iter().chain([&RQLITE]) {
             let go_mod = fs::read_to_string(tools.join(module.name).join("go.mod")).unwrap();
             for (program, package) in module.programs {
                 let pinned = *package == "."

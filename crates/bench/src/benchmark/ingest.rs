@@ -71,7 +71,7 @@ fn build_report(ours: &[Sweep], theirs: &[Sweep]) -> Report {
     ];
     for (what, unit, figure) in figures {
         for (index, clients) in CLIENTS.iter().enumerate() {
-            let what = format!("{clients} clients{what}");
+            let what = format!("{clients} client{}{what}", if *clients == 1 { "" } else { "s" });
             report.compare(what, unit, &of(ours, index, figure), "rqlite", &of(theirs, index, figure));
         }
     }
