@@ -124,6 +124,9 @@ impl<'a, S: Subject> Bench<'a, S> {
     }
 }
 
+/// What is shown of a throughput.
+type Figure = fn(&Throughput) -> f64;
+
 /// Says on standard error what is done next.
 pub fn announce(what: &str) {
     eprintln!("{} {what}", jiff::Zoned::now().strftime("%H:%M:%S"));

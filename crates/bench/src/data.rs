@@ -70,7 +70,7 @@ impl Shape {
                 &value,
                 "},",
             ];
-            parts.iter().for_each(|part| body.push_str(part));
+            body.extend(parts);
         }
         body.pop();
         body.push_str("]}");
@@ -85,7 +85,7 @@ impl Shape {
             // The text of a value has the quotes that it has as JSON.
             let text = value.trim_matches('"');
             let parts = ["[\"", UPSERT, "\",\"", COLLECTION, "\",\"", &key, r#"","\""#, text, r#"\""],"#];
-            parts.iter().for_each(|part| body.push_str(part));
+            body.extend(parts);
         }
         body.pop();
         body.push(']');
@@ -100,8 +100,11 @@ impl Shape {
 /// Values are cut out of this much noise.
 const NOISE_BYTES: usize = 1 << 20;
 
-static NOISE: LazyLock<String> =
-    LazyLock::new(|| (0..NOISE_BYTES as u64 / 16).map(|number| format!("{:016x}", mix(number))).collect());
+static NOISE: LazyLock<String> = LazyLock::new(|| {
+    let words: Vec<String> =
+        (0..NOISE_BYTES as u64 / 16).map(|number| format!("{:016x}", mix(number))).collect();
+    words.concat()
+});
 
 /// The upsert that a node does, of collection, key and value.
 pub const UPSERT: &str = "INSERT INTO documents(collection, key, value) VALUES (?, ?, ?) \

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::error::{BenchError, Result, told};
 
 /// How long an answer may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A connection to a port of loopback, made when it is needed.
 #[derive(Debug)]

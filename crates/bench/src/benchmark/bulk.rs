@@ -1,6 +1,6 @@
 //! `bulk`: many writes a request, beside rqlite.
 
-use crate::benchmark::{Bench, NODES, Throughput, announce, latency_plot};
+use crate::benchmark::{Bench, Figure, NODES, Throughput, announce, latency_plot};
 use crate::data::Shape;
 use crate::error::Result;
 use crate::load::Until;
@@ -56,11 +56,11 @@ fn build_report(ours: &[Found], rivals: [(&str, &Vec<Found>); 2]) -> Report {
             CLIENTS[0]
         ),
     );
-    let of = |found: &[Found], writes: usize, figure: fn(&Throughput) -> f64| -> Samples {
+    let of = |found: &[Found], writes: usize, figure: Figure| -> Samples {
         found.iter().map(|found| figure(&found[writes][0])).collect()
     };
-    let rate: fn(&Throughput) -> f64 = |found| found.writes_per_second;
-    let figures: [(&str, &str, fn(&Throughput) -> f64); 3] = [
+    let rate: Figure = |found| found.writes_per_second;
+    let figures: [(&str, &str, Figure); 3] = [
         ("", "writes/s", rate),
         (", p99", "ms", |found| found.latencies.milliseconds(0.99)),
         (", processor time", "µs/write", |found| found.processor_microseconds),

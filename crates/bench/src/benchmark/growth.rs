@@ -1,6 +1,6 @@
 //! `growth`: what a write costs with more nodes, more rows and larger values.
 
-use crate::benchmark::{Bench, NODES, Throughput, announce};
+use crate::benchmark::{Bench, Figure, NODES, Throughput, announce};
 use crate::data::Shape;
 use crate::error::Result;
 use crate::load::Until;
@@ -118,8 +118,6 @@ fn build_report(nodes: &Found, rows: &Found, values: &Found) -> Report {
     }
     report
 }
-
-type Figure = fn(&Throughput) -> f64;
 
 /// In microseconds.
 fn time(found: &Throughput) -> f64 {

@@ -1,6 +1,6 @@
 //! `ingest`: single writes, beside rqlite.
 
-use crate::benchmark::{Bench, NODES, Throughput, announce, latency_plot};
+use crate::benchmark::{Bench, Figure, NODES, Throughput, announce, latency_plot};
 use crate::data::Shape;
 use crate::error::Result;
 use crate::load::Until;
@@ -60,10 +60,10 @@ fn build_report(ours: &[Sweep], theirs: &[Sweep]) -> Report {
              answers when the broker has synced it for every node (`ack=broker`), rqlite when a majority has (its default writes)."
         ),
     );
-    let of = |sweeps: &[Sweep], index: usize, figure: fn(&Throughput) -> f64| -> Samples {
+    let of = |sweeps: &[Sweep], index: usize, figure: Figure| -> Samples {
         sweeps.iter().map(|sweep| figure(&sweep.closed[index])).collect()
     };
-    let figures: [(&str, &str, fn(&Throughput) -> f64); 4] = [
+    let figures: [(&str, &str, Figure); 4] = [
         ("", "writes/s", |found| found.writes_per_second),
         (", median", "ms", |found| found.latencies.milliseconds(0.5)),
         (", p99", "ms", |found| found.latencies.milliseconds(0.99)),

@@ -72,7 +72,7 @@ async fn an_open_loop_does_not_send_before_the_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_request_fails_either_loop() {
     let failing = || vec![Failing, Failing];
-    let duration = Duration::from_secs(60);
+    let duration = Duration::from_mins(1);
     for outcome in
         [closed_loop(failing(), 0, Until::Count(100)).await, open_loop(failing(), 0, 1_000.0, duration).await]
     {
