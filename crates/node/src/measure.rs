@@ -1,4 +1,5 @@
-//! Parts of a node that need no broker, for measurements: what a snapshot costs its donor and its joiner.
+//! Parts of a node that need no broker, for measurements: what a snapshot costs its donor and its joiner, and what writes cost on their
+//! way.
 
 use std::error::Error;
 use std::path::Path;
@@ -6,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::{Term, WriteMessage};
+use broadcast_protocol::envelope::{Message, Term, WriteMessage};
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::Change;
-use broadcast_protocol::write::{Write, WriteBatch};
+use broadcast_protocol::write::{self, Write, WriteBatch};
 use broadcast_service::clock::unix_milliseconds;
 use broadcast_service::http::{http_client, serve};
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,18 +34,71 @@ pub type MeasureError = Box<dyn Error + Send + Sync>;
 /// Fills a database with as many rows of 100 bytes, each of a write with a request id of its own if wanted, in
 /// transactions of one message. Keys come in no order.
 pub fn fill(directory: &Path, rows: u64, with_ids: bool) -> Result<(), MeasureError> {
-    let mut store = Store::open(directory, CLUSTER, LOG_BYTES)?;
+    let mut database = Database::open(directory)?;
     let mut position = Position::genesis(CLUSTER);
     while position.last < rows {
-        let mut batch = WriteBatch::default();
-        for seq in position.last..(position.last + WRITES_IN_A_MESSAGE).min(rows) {
-            batch.push(&Write::parse(&build_write(seq, with_ids), "write")?);
-        }
-        let message = WriteMessage::new(CLUSTER, Term::new(1, 1), position, unix_milliseconds(), batch);
+        let message = build_message(position, WRITES_IN_A_MESSAGE.min(rows - position.last), with_ids)?;
         position = message.position;
-        store.change(&[Change::Apply(message)])?;
+        database.apply(message)?;
     }
     Ok(())
+}
+
+/// The first messages of a history, of 1,000 writes each.
+pub fn build_messages(count: usize) -> Result<Vec<WriteMessage>, MeasureError> {
+    let mut position = Position::genesis(CLUSTER);
+    let mut messages = Vec::new();
+    for _ in 0..count {
+        let message = build_message(position, WRITES_IN_A_MESSAGE, false)?;
+        position = message.position;
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// What a heart makes of a request to write at the beginning of a history.
+pub fn encode(request: &[u8]) -> Result<WriteMessage, MeasureError> {
+    let mut batch = WriteBatch::default();
+    for write in write::parse_request(request)? {
+        batch.push(&write);
+    }
+    Ok(WriteMessage::new(CLUSTER, Term::new(1, 1), Position::genesis(CLUSTER), unix_milliseconds(), batch))
+}
+
+/// Decodes and verifies a message.
+pub fn decode(body: &Bytes) -> Result<Message, MeasureError> {
+    Ok(Message::decode(CLUSTER, body)?)
+}
+
+/// A request of 1,000 writes.
+pub fn build_request() -> Vec<u8> {
+    let writes: Vec<String> = (0..WRITES_IN_A_MESSAGE).map(|seq| build_write(seq, false)).collect();
+    format!(r#"{{"writes":[{}]}}"#, writes.join(",")).into_bytes()
+}
+
+fn build_message(after: Position, writes: u64, with_ids: bool) -> Result<WriteMessage, MeasureError> {
+    let mut batch = WriteBatch::default();
+    for seq in after.last..after.last + writes {
+        batch.push(&Write::parse(&build_write(seq, with_ids), "write")?);
+    }
+    Ok(WriteMessage::new(CLUSTER, Term::new(1, 1), after, unix_milliseconds(), batch))
+}
+
+/// A database that takes messages.
+#[derive(Debug)]
+pub struct Database(Store);
+
+impl Database {
+    /// Opens it.
+    pub fn open(directory: &Path) -> Result<Self, MeasureError> {
+        Ok(Self(Store::open(directory, CLUSTER, LOG_BYTES)?))
+    }
+
+    /// Applies the next message in a transaction of its own.
+    pub fn apply(&mut self, message: WriteMessage) -> Result<(), MeasureError> {
+        self.0.change(&[Change::Apply(message)])?;
+        Ok(())
+    }
 }
 
 fn build_write(seq: u64, with_ids: bool) -> String {
@@ -97,6 +152,20 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    #[test]
+    fn what_is_measured_is_the_way_of_a_write() {
+        let request = encode(&build_request()).unwrap();
+        let messages = build_messages(2).unwrap();
+        assert_eq!(request.position, messages[0].position);
+        decode(messages[1].body()).unwrap();
+        let folder = TempDir::new().unwrap();
+        let mut database = Database::open(folder.path()).unwrap();
+        for message in messages {
+            database.apply(message).unwrap();
+        }
+        assert_eq!(database.0.committed().unwrap().rows, 2_000);
+    }
 
     #[tokio::test]
     async fn a_joiner_becomes_what_its_donor_is_over_the_network() {

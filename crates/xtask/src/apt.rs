@@ -38,6 +38,9 @@ pub(crate) const FOR_MONITORING: &[&str] = &["prometheus"];
 /// What the rivals in benchmarks are built with (rqlite contains C), fetched and run with (Maven brings Java).
 pub(crate) const FOR_RIVALS: &[&str] = &["gcc", "libc6-dev", "maven"];
 
+/// Counts instructions (`callgrind`).
+pub(crate) const FOR_INSTRUCTIONS: &[&str] = &["libc6-dbg", "valgrind"];
+
 /// What another Debian release's programs are unpacked with, and run in.
 pub(crate) const FOR_ROOTS: &[&str] = &["debian-archive-keyring", "mmdebstrap", "mount"];
 

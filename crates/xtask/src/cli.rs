@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::Result;
 use crate::images;
 use crate::install::{apply_sample, install_operator, install_rabbitmq, provide_images};
+use crate::instructions;
 use crate::rabbitmq::RabbitMq;
 use crate::sample;
 use crate::tests::{self, Choices, Suite};
@@ -77,6 +78,8 @@ enum Command {
     Images,
     /// Measure beside what one would use instead; the report goes to target/bench
     Bench(BenchChoices),
+    /// Count the instructions of the hot paths and record them, for the suite `instructions` to compare with
+    Instructions,
 }
 
 /// Does what the command line says.
@@ -113,6 +116,7 @@ fn run_alone(context: &Context, command: Command) -> Result<()> {
         }
         Command::Tools => Tools::build(context).map(drop),
         Command::Bench(choices) => bench::run(context, &choices),
+        Command::Instructions => instructions::record(context),
         Command::Images => {
             let images = images::build_own(context)?;
             for image in [&images.operator, &images.heart, &images.node] {

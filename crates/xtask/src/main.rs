@@ -12,6 +12,7 @@ mod context;
 mod failure;
 mod images;
 mod install;
+mod instructions;
 mod rabbitmq;
 mod reach;
 mod sample;

@@ -11,6 +11,7 @@ use crate::codegen;
 use crate::context::Context;
 use crate::failure::{Result, told};
 use crate::install::{check_chart, install_rabbitmq, provide_images};
+use crate::instructions;
 use crate::rabbitmq::RabbitMq;
 use crate::step::{run_in_the_open, words};
 use crate::tools::Tools;
@@ -22,6 +23,8 @@ pub(crate) enum Suite {
     Unit,
     /// The protocol in simulated clusters: needs nothing
     Sim,
+    /// What the hot paths cost in instructions, beside what is recorded: needs nothing but Valgrind, which it brings
+    Instructions,
     /// The programs against a real RabbitMQ on this machine
     Broker,
     /// The operator alone against a real API server and a real RabbitMQ on this machine: killed after each of its actions
@@ -50,6 +53,7 @@ pub(crate) fn run(context: &Context, suites: &[Suite], choices: &Choices) -> Res
         let (name, outcome) = match suite {
             Suite::Unit => ("unit", test_units(context)),
             Suite::Sim => ("sim", simulate(context, choices)),
+            Suite::Instructions => ("instructions", instructions::check(context)),
             Suite::Broker => ("broker", broker_tests::run(context, &choices.broker)),
             Suite::Api => ("api", test_operator(context)),
             Suite::E2e => ("e2e", test_end_to_end(context, &choices.only)),
