@@ -127,6 +127,15 @@ impl<'a, S: Subject> Bench<'a, S> {
 /// What is shown of a throughput.
 type Figure = fn(&Throughput) -> f64;
 
+/// What is measured in a round, in the order of that one: every second round goes the other way round, so that nobody always has the
+/// machine as the same other one left it.
+fn in_order<T, const COUNT: usize>(round: usize, mut measured: [T; COUNT]) -> [T; COUNT] {
+    if round.is_multiple_of(2) {
+        measured.reverse();
+    }
+    measured
+}
+
 /// Says on standard error what is done next.
 pub fn announce(what: &str) {
     eprintln!("{} {what}", jiff::Zoned::now().strftime("%H:%M:%S"));
@@ -149,4 +158,15 @@ pub fn latency_plot(title: &str, subjects: &[(&str, &[Throughput])]) -> Plot {
 /// The seconds since.
 fn seconds_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_round_goes_the_other_way_round() {
+        let rounds = [1, 2, 3, 4].map(|round| in_order(round, ["ours", "rival"])[0]);
+        assert_eq!(rounds, ["ours", "rival", "ours", "rival"]);
+    }
 }

@@ -113,8 +113,8 @@ pub fn render_markdown(machine: &Machine, quick: bool, rounds: usize, reports: &
     let _infallible = writeln!(
         page,
         "{cores} cores of {processor}, {memory_mib} MiB, Linux {kernel}, stored on {file_system}. Everything runs on this machine \
-         and shares it with the generator of the load. Figures are medians (rounds: {rounds}), taken in turn with the rival, with \
-         the smallest and the largest behind them; a ratio is ours by the rival's, round by round.\n"
+         and shares it with the generator of the load. Figures are medians (rounds: {rounds}), taken in turn with the rival (each \
+         second round the other way round), with the smallest and the largest behind them; a ratio is ours by the rival's, round by round.\n"
     );
     if quick {
         page.push_str(

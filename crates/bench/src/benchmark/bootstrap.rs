@@ -4,7 +4,7 @@ use std::fs::{File, copy};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::benchmark::{Bench, NODES, announce, seconds_since};
+use crate::benchmark::{Bench, NODES, announce, in_order, seconds_since};
 use crate::data::Shape;
 use crate::error::{BenchError, Result, told};
 use crate::load::{Until, open_loop};
@@ -26,6 +26,12 @@ const JOINER: u32 = NODES;
 /// Writes a request while the rows are made.
 const WRITES: u64 = 1_000;
 
+#[derive(Clone, Copy)]
+enum Measured {
+    Join,
+    Copy,
+}
+
 /// Runs the benchmark.
 pub async fn run(settings: &Settings) -> Result<Report> {
     let rows = settings.pick(1_000_000, 20_000);
@@ -39,10 +45,16 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         let shape = Shape { writes: LOAD_WRITES, ..shape };
         let load = open_loop(ours.clients(32, shape), 0, LOAD_REQUESTS, LONGEST);
         let work = async {
-            joined.push(join(&mut ours).await?);
-            let (seconds, length) = copy_file(ours.cluster.database(1)).await?;
-            copied.push(seconds);
-            bytes.push(length);
+            for measured in in_order(round, [Measured::Join, Measured::Copy]) {
+                match measured {
+                    Measured::Join => joined.push(join(&mut ours).await?),
+                    Measured::Copy => {
+                        let (seconds, length) = copy_file(ours.cluster.database(1)).await?;
+                        copied.push(seconds);
+                        bytes.push(length);
+                    }
+                }
+            }
             Ok::<(), BenchError>(())
         };
         tokio::select! {

@@ -1,6 +1,6 @@
 //! `bulk`: many writes a request, beside rqlite.
 
-use crate::benchmark::{Bench, Figure, NODES, Throughput, announce, latency_plot};
+use crate::benchmark::{Bench, Figure, NODES, Throughput, announce, in_order, latency_plot};
 use crate::data::Shape;
 use crate::error::Result;
 use crate::load::Until;
@@ -19,15 +19,29 @@ const CLIENTS: [usize; 3] = [8, 1, 2];
 /// For each of `WRITES`, for each of `CLIENTS`.
 type Found = Vec<Vec<Throughput>>;
 
+#[derive(Clone, Copy, Debug)]
+enum Measured {
+    Ours,
+    Rqlite,
+    RqliteTransaction,
+}
+
 /// Runs the benchmark.
 pub async fn run(settings: &Settings) -> Result<Report> {
     let (mut ours, mut plain, mut transaction) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=settings.rounds {
-        announce(&format!("bulk, round {round} of {}: ours", settings.rounds));
-        ours.push(measure(&Ours::start(NODES).await, settings).await?);
-        announce(&format!("bulk, round {round} of {}: rqlite", settings.rounds));
-        plain.push(measure(&Rqlite::start(settings, NODES, false).await?, settings).await?);
-        transaction.push(measure(&Rqlite::start(settings, NODES, true).await?, settings).await?);
+        for measured in in_order(round, [Measured::Ours, Measured::Rqlite, Measured::RqliteTransaction]) {
+            announce(&format!("bulk, round {round} of {}: {measured:?}", settings.rounds));
+            match measured {
+                Measured::Ours => ours.push(measure(&Ours::start(NODES).await, settings).await?),
+                Measured::Rqlite => {
+                    plain.push(measure(&Rqlite::start(settings, NODES, false).await?, settings).await?);
+                }
+                Measured::RqliteTransaction => {
+                    transaction.push(measure(&Rqlite::start(settings, NODES, true).await?, settings).await?);
+                }
+            }
+        }
     }
     Ok(build_report(&ours, [("rqlite", &plain), ("rqlite, one transaction a request", &transaction)]))
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use broadcast_tests::processes::Folder;
 use rusqlite::{Connection, params};
 
-use crate::benchmark::{announce, seconds_since};
+use crate::benchmark::{announce, in_order, seconds_since};
 use crate::data::{COLLECTION, Shape, TABLE, UPSERT};
 use crate::error::{BenchError, Result, told};
 use crate::load::{Until, closed_loop};
@@ -38,6 +38,12 @@ struct Found {
     transaction: Samples,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Measured {
+    Ours,
+    Bare,
+}
+
 /// Runs the benchmark.
 pub async fn run(settings: &Settings) -> Result<Report> {
     let writes = settings.pick(1_000_000, 50_000);
@@ -47,21 +53,24 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         let none = Samples::default;
         let mut found = Found { keys, node: none(), best: none(), same: none(), transaction: none() };
         for round in 1..=settings.rounds {
-            announce(&format!("replay over {keys} keys, round {round} of {}: ours", settings.rounds));
-            let (rate, transaction) = replay(shape, writes).await?;
-            found.node.push(rate);
-            found.transaction.push(transaction);
-            announce(&format!("replay over {keys} keys, round {round} of {}: bare", settings.rounds));
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows")]
-            let transaction = transaction as usize;
-            let rows: Rows = (0..writes).map(|number| (shape.key(number), shape.value(number))).collect();
-            let bare = move || {
-                Ok::<_, BenchError>((upsert(&rows, BEST_TRANSACTION)?, upsert(&rows, transaction.max(1))?))
-            };
-            let done = tokio::task::spawn_blocking(bare).await;
-            let (best, same) = done.map_err(|error| BenchError::Told(error.to_string()))??;
-            found.best.push(best);
-            found.same.push(same);
+            for measured in in_order(round, [Measured::Ours, Measured::Bare]) {
+                announce(&format!(
+                    "replay over {keys} keys, round {round} of {}: {measured:?}",
+                    settings.rounds
+                ));
+                match measured {
+                    Measured::Ours => {
+                        let (rate, transaction) = replay(shape, writes).await?;
+                        found.node.push(rate);
+                        found.transaction.push(transaction);
+                    }
+                    Measured::Bare => {
+                        let (best, same) = upsert_bare(shape, writes, found.transaction.median()).await?;
+                        found.best.push(best);
+                        found.same.push(same);
+                    }
+                }
+            }
         }
         all.push(found);
     }
@@ -87,6 +96,16 @@ async fn replay(shape: Shape, writes: u64) -> Result<(f64, f64)> {
     }
     ours.check_no_repairs().await?;
     Ok((writes as f64 / seconds, writes as f64 / transactions.max(1) as f64))
+}
+
+/// The bare loop with its best transactions, and with ones of this size, which is what the node has shown so far; in writes a second.
+async fn upsert_bare(shape: Shape, writes: u64, transaction: f64) -> Result<(f64, f64)> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows")]
+    let transaction = (transaction as usize).max(1);
+    let rows: Rows = (0..writes).map(|number| (shape.key(number), shape.value(number))).collect();
+    let bare = move || Ok::<_, BenchError>((upsert(&rows, BEST_TRANSACTION)?, upsert(&rows, transaction)?));
+    let done = tokio::task::spawn_blocking(bare).await;
+    done.map_err(|error| BenchError::Told(error.to_string()))?
 }
 
 /// The same upserts in a database of one's own, at its best settings; gives how many a second.
