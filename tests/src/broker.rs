@@ -280,6 +280,17 @@ impl ByHand {
         bodies
     }
 
+    /// Reads every message of a queue, which is as it was when this is dropped.
+    pub async fn peek(&self, queue: &str) -> Vec<Vec<u8>> {
+        let mut bodies = Vec::new();
+        while let Some(message) =
+            self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()
+        {
+            bodies.push(message.delivery.data);
+        }
+        bodies
+    }
+
     /// How many messages wait in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use broadcast_protocol::names::{BrokerNames, NodeId};
-use reqwest::{Method, Url};
+use reqwest::Url;
 use serde_json::Value;
 
 mod member;

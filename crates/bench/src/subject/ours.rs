@@ -86,6 +86,11 @@ impl Ours {
         Connection::new(self.cluster.heart(0).base().port().unwrap_or_default())
     }
 
+    /// The messages that the heart published last, which the broker keeps for its successor. They are put back.
+    pub async fn head(&self) -> Vec<Vec<u8>> {
+        self.broker.by_hand().await.peek(&self.cluster.names().head_queue()).await
+    }
+
     /// Fails when a node had to repair: what was measured is not what was meant to be.
     pub async fn check_no_repairs(&self) -> Result<()> {
         for id in 1..=self.nodes {

@@ -1,20 +1,19 @@
 //! `PerfTest`, the load generator of `RabbitMQ` itself: what the broker alone can do.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::Command;
 use std::time::Duration;
 
-use tokio::process::Command;
-use tokio::time::timeout;
+use broadcast_tests::processes::{Folder, Process};
 
-use crate::error::{BenchError, Result, told};
+use crate::error::{Result, told};
 use crate::statistics::Samples;
 
 /// The first seconds, in which Java compiles what it runs often: they would make the rival look slow.
 const WARM_UP_SECONDS: usize = 3;
 
 /// What it adds to the time that it is told: to start, connect and declare.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What it publishes through a fanout exchange of its own.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +37,8 @@ pub struct Publishing {
 pub struct Published {
     /// Messages that were confirmed, a second.
     pub confirmed_per_second: f64,
+    /// Messages that all consumers together were given, a second.
+    pub received_per_second: Option<f64>,
     /// From publishing to a consumer, in milliseconds: the median and the 99th percentile.
     pub consumer_latency: Option<(f64, f64)>,
 }
@@ -69,35 +70,38 @@ pub async fn publish(folder: &Path, amqp_url: &str, name: &str, publishing: Publ
     if let Some(rate) = rate {
         command.args(["--rate", &rate.to_string()]);
     }
-    command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let longest = duration + PATIENCE;
-    let Ok(output) = timeout(longest, command.output()).await else {
-        return Err(BenchError::TimedOut(longest.as_secs(), "PerfTest to end".to_owned()));
-    };
-    let output = output?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        return told(format!(
-            "PerfTest: {}\n{text}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        ));
+    let folder = Folder::new();
+    let mut process = Process::start("PerfTest", &mut command, &folder.join("perf-test.log"));
+    let status = process.wait(duration + PATIENCE).await;
+    let text = process.output();
+    if !status.success() {
+        return told(format!("PerfTest: {status}\n{text}"));
     }
     parse(&text).map_or_else(|| told(format!("PerfTest said something else than expected:\n{text}")), Ok)
 }
 
 fn parse(text: &str) -> Option<Published> {
-    let rates = text.lines().filter_map(|line| {
-        let line = line.split_once(", confirmed: ")?.1;
-        line.split_once(" msg/s")?.0.parse::<f64>().ok()
-    });
-    let rates: Samples = rates.skip(WARM_UP_SECONDS).collect();
+    let (confirmed, received) = (rates(text, ", confirmed: "), rates(text, ", received: "));
     let latencies = text.lines().find_map(|line| line.strip_prefix("id: x, consumer latency "));
     let consumer_latency = match latencies {
         Some(line) => Some(parse_latencies(line)?),
         None => None,
     };
-    (!rates.is_empty()).then(|| Published { confirmed_per_second: rates.median(), consumer_latency })
+    (!confirmed.is_empty()).then(|| Published {
+        confirmed_per_second: confirmed.median(),
+        received_per_second: (!received.is_empty()).then(|| received.median()),
+        consumer_latency,
+    })
+}
+
+/// What it tells of something each second, after the warm-up.
+fn rates(text: &str, label: &str) -> Samples {
+    let rates =
+        text.lines().filter(|line| line.contains(" time ")).skip(WARM_UP_SECONDS).filter_map(|line| {
+            let line = line.split_once(label)?.1;
+            line.split_once(" msg/s")?.0.parse::<f64>().ok()
+        });
+    rates.collect()
 }
 
 /// `min/median/75th/95th/99th 1/2/3/4/5 µs`
@@ -135,7 +139,9 @@ id: x, receiving rate avg: 7046 msg/s
 
     #[test]
     fn the_seconds_of_the_warm_up_do_not_count() {
-        assert_eq!(parse(OUTPUT), Some(Published { confirmed_per_second: 700.0, consumer_latency: None }));
+        let published = parse(OUTPUT).unwrap();
+        assert_eq!((published.confirmed_per_second, published.received_per_second), (700.0, Some(9.0)));
+        assert_eq!(published.consumer_latency, None);
     }
 
     #[test]
