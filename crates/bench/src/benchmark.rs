@@ -19,6 +19,7 @@ use crate::load::{Outcome, Until, closed_loop, open_loop};
 use crate::plot::{Plot, Series};
 use crate::report::Report;
 use crate::settings::Settings;
+use crate::statistics::Samples;
 use crate::subject::Subject;
 
 /// How many replicas there are where nothing else is said.
@@ -27,7 +28,7 @@ const NODES: u32 = 3;
 /// A benchmark, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Benchmark {
-    /// Single writes by 1 to 256 clients, beside rqlite
+    /// Single writes by 1 to 256 clients, beside rqlite and etcd
     Ingest,
     /// 100 and 1,000 writes a request, beside rqlite
     Bulk,
@@ -124,6 +125,9 @@ impl<'a, S: Subject> Bench<'a, S> {
     }
 }
 
+/// A load, in writes a second, and the latencies under it, for each time that it was measured.
+pub type UnderLoad<'a> = Vec<(f64, &'a Latencies)>;
+
 /// What is shown of a throughput.
 type Figure = fn(&Throughput) -> f64;
 
@@ -141,18 +145,22 @@ pub fn announce(what: &str) {
     eprintln!("{} {what}", jiff::Zoned::now().strftime("%H:%M:%S"));
 }
 
-/// Latency against load: a line each for the median and the 99th percentile of each subject.
-pub fn latency_plot(title: &str, subjects: &[(&str, &[Throughput])]) -> Plot {
-    let series = subjects.iter().flat_map(|(name, points)| {
-        [(0.5, "median"), (0.99, "p99")].map(|(quantile, word)| Series {
-            name: format!("{name}, {word}"),
-            points: points
-                .iter()
-                .map(|point| (point.writes_per_second, point.latencies.milliseconds(quantile)))
-                .collect(),
+/// Latency against load: a line each for the median and the 99th percentile of each subject. For each subject its name, and for each
+/// load what was measured under it, as often as it was: the load in writes a second, and the latencies. A point is of the medians.
+pub fn latency_plot(title: &str, x: &str, subjects: &[(&str, Vec<UnderLoad<'_>>)]) -> Plot {
+    let series = subjects.iter().enumerate().flat_map(|(subject, (name, loads))| {
+        [(0.5, "median", false), (0.99, "p99", true)].map(|(quantile, word, is_dashed)| {
+            let point = |measured: &UnderLoad<'_>| {
+                let load: Samples = measured.iter().map(|(load, _)| *load).collect();
+                let latency: Samples =
+                    measured.iter().map(|(_, latencies)| latencies.milliseconds(quantile)).collect();
+                (load.median(), latency.median())
+            };
+            let points = loads.iter().map(point).collect();
+            Series { name: format!("{name}, {word}"), points, colour: subject, is_dashed }
         })
     });
-    Plot { title: title.to_owned(), x: "writes/s".to_owned(), y: "ms".to_owned(), series: series.collect() }
+    Plot { title: title.to_owned(), x: x.to_owned(), y: "ms".to_owned(), series: series.collect() }
 }
 
 /// The seconds since.
@@ -163,6 +171,19 @@ fn seconds_since(started: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_of_a_plot_is_of_medians() {
+        let latencies = [1, 9, 5].map(|millis| {
+            let mut latencies = Latencies::new();
+            latencies.record(Duration::from_millis(millis));
+            latencies
+        });
+        let measured = [300.0, 100.0, 200.0].into_iter().zip(&latencies).collect();
+        let plot = latency_plot("Latency", "writes/s", &[("ours", vec![measured])]);
+        let (load, latency) = plot.series[0].points[0];
+        assert!((load - 200.0).abs() < 1e-9 && (latency - 5.0).abs() < 0.01, "{plot:?}");
+    }
 
     #[test]
     fn every_second_round_goes_the_other_way_round() {

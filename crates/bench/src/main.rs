@@ -31,6 +31,9 @@ struct Arguments {
     /// The program
     #[arg(long)]
     rqlited: PathBuf,
+    /// The program
+    #[arg(long)]
+    etcd: PathBuf,
     /// The folder with `PerfTest`
     #[arg(long)]
     perf_test: PathBuf,
@@ -46,9 +49,9 @@ struct Figures<'a> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { benchmarks, quick, rounds, json, report, rqlited, perf_test } = Arguments::parse();
+    let Arguments { benchmarks, quick, rounds, json, report, rqlited, etcd, perf_test } = Arguments::parse();
     let benchmarks = if benchmarks.is_empty() { Benchmark::value_variants().to_vec() } else { benchmarks };
-    let settings = Settings { quick, rounds: rounds.into(), rqlited, perf_test };
+    let settings = Settings { quick, rounds: rounds.into(), rqlited, etcd, perf_test };
     let machine = Machine::look();
     for doubt in machine.doubts() {
         eprintln!("{doubt}");

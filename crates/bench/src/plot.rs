@@ -1,5 +1,6 @@
 //! Plots as SVG: lines over a logarithmic or a linear axis, with a legend.
 
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use serde::Serialize;
 
@@ -16,6 +17,11 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
 ];
+
+/// Pixels of a line and of the gap behind it.
+const DASH: (i32, i32) = (6, 4);
+/// No line is as long as this.
+const WITHOUT_GAPS: (i32, i32) = (1 << 20, 1);
 
 /// Lines in one picture; both axes are logarithmic.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +43,10 @@ pub struct Series {
     pub name: String,
     /// From left to right.
     pub points: Vec<(f64, f64)>,
+    /// Lines of one number have one colour.
+    pub colour: usize,
+    /// Whether the line has gaps.
+    pub is_dashed: bool,
 }
 
 impl Plot {
@@ -79,12 +89,14 @@ impl Plot {
             .y_label_formatter(&label)
             .light_line_style(RGBColor(235, 235, 235))
             .draw()?;
-        for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
+        for series in &self.series {
+            let colour = COLOURS[series.colour % COLOURS.len()];
+            let (line, dash) = (colour.stroke_width(2), if series.is_dashed { DASH } else { WITHOUT_GAPS });
             let points: Vec<(f64, f64)> = series.drawable().collect();
             chart
-                .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+                .draw_series(DashedLineSeries::new(points.iter().copied(), dash.0, dash.1, line))?
                 .label(&series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| DashedPathElement::new([(x, y), (x + 18, y)], dash.0, dash.1, line));
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
         }
         chart
@@ -113,19 +125,24 @@ mod tests {
     use super::*;
 
     fn plot(points: &[(f64, f64)]) -> Plot {
-        let series = |name: &str| Series { name: name.to_owned(), points: points.to_vec() };
+        let series = |name: &str| Series {
+            name: name.to_owned(),
+            points: points.to_vec(),
+            colour: 0,
+            is_dashed: name.ends_with("p99"),
+        };
         Plot {
             title: "Latency against load".to_owned(),
             x: "writes/s".to_owned(),
             y: "ms".to_owned(),
-            series: vec![series("ours, p50"), series("rqlite, p50")],
+            series: vec![series("ours, p50"), series("ours, p99")],
         }
     }
 
     #[test]
     fn a_plot_names_its_axes_and_lines_and_draws_every_point() {
         let svg = plot(&[(10.0, 1.0), (100.0, 2.0), (1_000.0, 40.0)]).draw().unwrap();
-        for text in ["Latency against load", "writes/s", "ms", "ours, p50", "rqlite, p50"] {
+        for text in ["Latency against load", "writes/s", "ms", "ours, p50", "ours, p99"] {
             assert!(svg.contains(text), "{text}");
         }
         assert_eq!(svg.matches("<circle").count(), 6);

@@ -12,6 +12,8 @@ pub struct Settings {
     pub rounds: usize,
     /// The program `rqlited`.
     pub rqlited: PathBuf,
+    /// The program `etcd`.
+    pub etcd: PathBuf,
     /// The folder with `PerfTest` and what it needs.
     pub perf_test: PathBuf,
 }

@@ -1,5 +1,6 @@
 //! What is measured: ours and its rivals, each behind the same interface.
 
+pub mod etcd;
 pub mod ours;
 pub mod perf_test;
 pub mod rqlite;
@@ -12,9 +13,6 @@ use crate::load::Client;
 pub trait Subject {
     /// Who sends it writes, one request at a time.
     type Client: Client;
-
-    /// Its name in reports.
-    fn name(&self) -> &'static str;
 
     /// A client that writes data of this shape.
     fn client(&self, shape: Shape) -> Self::Client;

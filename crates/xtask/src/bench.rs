@@ -36,14 +36,15 @@ pub(crate) fn run(context: &Context, choices: &BenchChoices) -> Result<()> {
     let BenchChoices { names, json, quick, rounds } = choices;
     apt::install(context, apt::FOR_BROKER_TESTS)?;
     apt::install(context, apt::FOR_RIVALS)?;
-    let rqlited = Tools::build_rqlite(context)?.path("rqlited");
+    let tools = Tools::build_rivals(context)?;
     let perf_test = fetch_perf_test(context)?;
     let build =
         "build --release --package broadcast-heart --package broadcast-node --package broadcast-bench";
     println!("cargo {build}");
     run_in_the_open(context.cargo().args(build.split(' ')))?;
     let mut bench = Command::new(context.target.join("release/bench"));
-    bench.arg("--rqlited").arg(rqlited).arg("--perf-test").arg(perf_test);
+    bench.arg("--rqlited").arg(tools.path("rqlited")).arg("--etcd").arg(tools.path("etcd"));
+    bench.arg("--perf-test").arg(perf_test);
     bench.arg("--report").arg(context.target.join(REPORT));
     bench.args(["--rounds", &rounds.unwrap_or(if *quick { 1 } else { 3 }).to_string()]);
     if *quick {

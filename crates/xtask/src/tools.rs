@@ -71,9 +71,10 @@ impl Tools {
         Self::build_modules(context, MODULES.iter().filter(needed))
     }
 
-    /// Builds rqlite alone, which only benchmarks need.
-    pub(crate) fn build_rqlite(context: &Context) -> Result<Self> {
-        Self::build_modules(context, [&RQLITE])
+    /// Builds what benchmarks compare with.
+    pub(crate) fn build_rivals(context: &Context) -> Result<Self> {
+        let etcd = MODULES.iter().filter(|module| module.name == "etcd");
+        Self::build_modules(context, etcd.chain([&RQLITE]))
     }
 
     fn build_modules<'a>(context: &Context, modules: impl IntoIterator<Item = &'a Module>) -> Result<Self> {

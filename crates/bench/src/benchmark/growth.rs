@@ -142,15 +142,17 @@ fn growth(found: &Found, cost: Figure) -> f64 {
 
 fn plot(word: &str, found: &Found) -> Plot {
     #[expect(clippy::cast_precision_loss, reason = "a count")]
-    let line = |name: &str, cost: Figure| Series {
+    let line = |colour: usize, name: &str, cost: Figure| Series {
         name: name.to_owned(),
+        colour,
+        is_dashed: false,
         points: found.iter().map(|(size, samples)| (*size as f64, of(samples, cost).median())).collect(),
     };
     Plot {
         title: format!("Cost of a write by {word}"),
         x: word.to_owned(),
         y: "µs".to_owned(),
-        series: vec![line("time", time), line("processor time", processor_time)],
+        series: vec![line(0, "time", time), line(1, "processor time", processor_time)],
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ours: `RabbitMQ`, one heart and the nodes, as processes of this machine with their default settings.
 //!
-//! An answer means that the broker has synced the message for every node (`ack=broker`); a node syncs before it acknowledges.
+//! An answer means that the broker has synced the message for every node (`ack=broker`, the default), or that most nodes have applied and
+//! synced it, too (`ack=quorum`). A node syncs before it acknowledges.
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub struct Ours {
     /// The broker, which is theirs alone.
     pub broker: Broker,
     nodes: u32,
+    /// What a write's path ends with.
+    parameters: &'static str,
 }
 
 /// Where the writes of a request are.
@@ -44,6 +47,7 @@ pub struct Written {
 pub struct OursClient {
     connection: Connection,
     shape: Shape,
+    parameters: &'static str,
 }
 
 impl Ours {
@@ -51,7 +55,13 @@ impl Ours {
     pub async fn start(nodes: u32) -> Self {
         let broker = Broker::start_for_measurement().await;
         let cluster = Cluster::start(&broker.url(), nodes).await;
-        Self { cluster, broker, nodes }
+        Self { cluster, broker, nodes, parameters: "" }
+    }
+
+    /// From now on clients are answered once most nodes have applied a write.
+    #[must_use]
+    pub fn answering_at_quorum(self) -> Self {
+        Self { parameters: "?ack=quorum&timeout=60s", ..self }
     }
 
     /// The last write that the heart has had confirmed.
@@ -108,12 +118,8 @@ impl Ours {
 impl Subject for Ours {
     type Client = OursClient;
 
-    fn name(&self) -> &'static str {
-        "ours"
-    }
-
     fn client(&self, shape: Shape) -> OursClient {
-        OursClient { connection: self.heart_connection(), shape }
+        OursClient { connection: self.heart_connection(), shape, parameters: self.parameters }
     }
 
     async fn wait_until_applied(&self) -> Result<()> {
@@ -134,12 +140,13 @@ impl Subject for Ours {
 impl OursClient {
     /// Sends the request of this number, and gives the place of its writes.
     pub async fn write(&mut self, number: u64) -> Result<Written> {
-        let Self { connection, shape } = self;
+        let Self { connection, shape, parameters } = self;
         let answer = if shape.writes == 1 {
-            let path = format!("/v1/collections/{COLLECTION}/{}", shape.key(number));
+            let path = format!("/v1/collections/{COLLECTION}/{}{parameters}", shape.key(number));
             connection.send(Method::PUT, &path, Bytes::from(shape.value(number))).await?
         } else {
-            connection.send(Method::POST, "/v1/writes", Bytes::from(shape.writes_body(number))).await?
+            let path = format!("/v1/writes{parameters}");
+            connection.send(Method::POST, &path, Bytes::from(shape.writes_body(number))).await?
         };
         Ok(serde_json::from_slice(&answer)?)
     }

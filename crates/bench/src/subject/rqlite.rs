@@ -139,10 +139,6 @@ impl Rqlite {
 impl Subject for Rqlite {
     type Client = RqliteClient;
 
-    fn name(&self) -> &'static str {
-        if self.parameters.is_empty() { "rqlite" } else { "rqlite, one transaction a request" }
-    }
-
     fn client(&self, shape: Shape) -> RqliteClient {
         let connection = Connection::new(self.leader().http);
         RqliteClient { connection, shape, path: format!("/db/execute{}", self.parameters) }
