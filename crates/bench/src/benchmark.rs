@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod bulk;
 pub mod carrier;
+pub mod generator;
 pub mod growth;
 pub mod ingest;
 pub mod replay;
@@ -42,6 +43,8 @@ pub enum Benchmark {
     Replay,
     /// What a write costs with more nodes, more rows and larger values
     Growth,
+    /// The generator of the load, beside wrk
+    Generator,
 }
 
 impl Benchmark {
@@ -55,6 +58,7 @@ impl Benchmark {
             Self::Bootstrap => bootstrap::run(settings).await,
             Self::Replay => replay::run(settings).await,
             Self::Growth => growth::run(settings).await,
+            Self::Generator => generator::run(settings).await,
         }
     }
 }

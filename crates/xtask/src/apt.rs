@@ -35,8 +35,8 @@ pub(crate) const FOR_BROKER_TESTS: &[&str] = &["rabbitmq-server"];
 /// Reads alerts and queries (`promtool`), and scrapes the cluster under test.
 pub(crate) const FOR_MONITORING: &[&str] = &["prometheus"];
 
-/// What the rivals in benchmarks are built with (rqlite contains C), fetched and run with (Maven brings Java).
-pub(crate) const FOR_RIVALS: &[&str] = &["gcc", "libc6-dev", "maven"];
+/// What the rivals in benchmarks are built with (rqlite contains C), fetched and run with (Maven brings Java), and one of them.
+pub(crate) const FOR_RIVALS: &[&str] = &["gcc", "libc6-dev", "maven", "wrk"];
 
 /// Counts instructions (`callgrind`).
 pub(crate) const FOR_INSTRUCTIONS: &[&str] = &["libc6-dbg", "valgrind"];

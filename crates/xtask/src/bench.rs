@@ -15,7 +15,7 @@ use crate::tools::Tools;
 /// What is measured, and how.
 #[derive(Args)]
 pub(crate) struct BenchChoices {
-    /// ingest, bulk, carrier, visible, bootstrap, replay, growth; all of them without any
+    /// ingest, bulk, carrier, visible, bootstrap, replay, growth, generator; all of them without any
     names: Vec<String>,
     /// Writes the figures as JSON, too
     #[arg(long, value_name = "FILE")]

@@ -119,7 +119,7 @@ impl Subject for Ours {
     type Client = OursClient;
 
     fn client(&self, shape: Shape) -> OursClient {
-        OursClient { connection: self.heart_connection(), shape, parameters: self.parameters }
+        OursClient { parameters: self.parameters, ..OursClient::new(self.heart_connection(), shape) }
     }
 
     async fn wait_until_applied(&self) -> Result<()> {
@@ -138,6 +138,11 @@ impl Subject for Ours {
 }
 
 impl OursClient {
+    /// Writes at the default level of acknowledgement.
+    pub fn new(connection: Connection, shape: Shape) -> Self {
+        Self { connection, shape, parameters: "" }
+    }
+
     /// Sends the request of this number, and gives the place of its writes.
     pub async fn write(&mut self, number: u64) -> Result<Written> {
         let Self { connection, shape, parameters } = self;
