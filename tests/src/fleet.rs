@@ -17,8 +17,11 @@ const SECRET: &str = "rabbitmq";
 /// How many are made at the same time.
 const AT_A_TIME: usize = 8;
 
-/// How often all of them are looked at, which costs the API server something.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often all of them are looked at, for each of them: looking costs the API server something.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Few of them are looked at no more often than this.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 /// Resources in a namespace.
 pub struct Fleet {
@@ -35,16 +38,22 @@ impl Fleet {
         secrets.create(&PostParams::default(), &broker_secret(SECRET, broker)).await.unwrap();
         let clusters: Api<BroadcastCluster> = Api::namespaced(client.clone(), namespace);
         let create = async |number| {
-            let resource = build(&format!("{namespace}-{number}"), nodes);
+            let resource = build(&name(namespace, number), nodes);
             clusters.create(&PostParams::default(), &resource).await.map(drop)
         };
         stream::iter(0..count).map(create).buffer_unordered(AT_A_TIME).try_collect::<()>().await.unwrap();
         Self { client: client.clone(), namespace: namespace.to_owned(), count }
     }
 
+    /// The name of a resource, which its exchange has, too.
+    pub fn name_of(&self, number: usize) -> String {
+        name(&self.namespace, number)
+    }
+
     /// Waits until every resource has said of this condition that it is true, and tells how long that took.
     pub async fn wait_until(&self, condition: ConditionType, patience: Duration) -> Duration {
         let started = Instant::now();
+        let look_every = LOOK_EVERY.saturating_mul(u32::try_from(self.count).unwrap_or(u32::MAX));
         loop {
             let missing = self.find_without(condition).await;
             if missing.is_empty() {
@@ -53,7 +62,7 @@ impl Fleet {
             let (left, first) = (missing.len(), &missing[0]);
             let all = self.count;
             assert!(started.elapsed() < patience, "{left} of {all} are not {condition:?}: {first}");
-            sleep(LOOK_EVERY).await;
+            sleep(look_every.max(LOOK_AT_MOST_EVERY)).await;
         }
     }
 
@@ -68,6 +77,10 @@ impl Fleet {
         let without = all.items.iter().filter(|resource| !is_true(resource));
         without.map(|resource| format!("{}: {:?}", resource.name_any(), resource.status)).collect()
     }
+}
+
+fn name(namespace: &str, number: usize) -> String {
+    format!("{namespace}-{number}")
 }
 
 fn build(name: &str, nodes: u32) -> BroadcastCluster {

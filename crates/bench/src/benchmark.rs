@@ -6,6 +6,7 @@ pub mod carrier;
 pub mod generator;
 pub mod growth;
 pub mod ingest;
+pub mod operator;
 pub mod replay;
 pub mod visible;
 
@@ -45,6 +46,8 @@ pub enum Benchmark {
     Growth,
     /// The generator of the load, beside wrk
     Generator,
+    /// An operator with 1 to 1,000 resources
+    Operator,
 }
 
 impl Benchmark {
@@ -59,6 +62,7 @@ impl Benchmark {
             Self::Replay => replay::run(settings).await,
             Self::Growth => growth::run(settings).await,
             Self::Generator => generator::run(settings).await,
+            Self::Operator => operator::run(settings).await,
         }
     }
 }

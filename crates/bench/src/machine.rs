@@ -92,6 +92,22 @@ pub fn processor_seconds(process: u32) -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }
 
+/// The memory of a process, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// What is resident.
+    pub resident_mib: f64,
+    /// The most that ever was.
+    pub peak_mib: f64,
+}
+
+/// The memory of a process, or nothing when it is gone.
+pub fn memory(process: u32) -> Option<Memory> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let mib = |name| Some(field(&status, name)?.split(' ').next()?.parse::<f64>().ok()? / 1_024.0);
+    Some(Memory { resident_mib: mib("VmRSS")?, peak_mib: mib("VmHWM")? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +125,13 @@ mod tests {
         assert!(quiet.doubts().is_empty());
         let busy = Machine { load_before: 4.0, file_system: "tmpfs".to_owned(), ..quiet };
         assert_eq!(busy.doubts().len(), 2);
+    }
+
+    #[test]
+    fn a_process_that_runs_has_memory() {
+        let memory = memory(std::process::id()).unwrap();
+        assert!(memory.resident_mib > 0.5 && memory.peak_mib >= memory.resident_mib, "{memory:?}");
+        assert!(super::memory(u32::MAX).is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::tools::Tools;
 /// What is measured, and how.
 #[derive(Args)]
 pub(crate) struct BenchChoices {
-    /// ingest, bulk, carrier, visible, bootstrap, replay, growth, generator; all of them without any
+    /// ingest, bulk, carrier, visible, bootstrap, replay, growth, generator, operator; all of them without any
     names: Vec<String>,
     /// Writes the figures as JSON, too
     #[arg(long, value_name = "FILE")]
@@ -37,9 +37,12 @@ pub(crate) fn run(context: &Context, choices: &BenchChoices) -> Result<()> {
     apt::install(context, apt::FOR_BROKER_TESTS)?;
     apt::install(context, apt::FOR_RIVALS)?;
     let tools = Tools::build_rivals(context)?;
+    if names.is_empty() || names.iter().any(|name| name == "operator") {
+        Tools::build_api_server(context)?;
+    }
     let perf_test = fetch_perf_test(context)?;
-    let build =
-        "build --release --package broadcast-heart --package broadcast-node --package broadcast-bench";
+    let build = "build --release --package broadcast-heart --package broadcast-node --package broadcast-operator \
+                 --package broadcast-bench";
     println!("cargo {build}");
     run_in_the_open(context.cargo().args(build.split(' ')))?;
     let mut bench = Command::new(context.target.join("release/bench"));
