@@ -67,6 +67,8 @@ struct Quiet {
     processor: [f64; 3],
 }
 
+type StepOf = fn(&Found) -> &Step;
+
 /// Runs the benchmark.
 pub async fn run(settings: &Settings) -> Result<Report> {
     let sizes: &[usize] = settings.pick(&[1, 10, HUNDRED, THOUSAND], &[1, 10]);
@@ -93,24 +95,24 @@ async fn measure(resources: usize, settings: &Settings) -> Result<Found> {
     };
     let log = api_server.audit_log();
 
-    let begin = || (Mark::now(&log), Instant::now());
-    let begun = begin();
+    let now = || (Mark::now(&log), Instant::now());
+    let begun = now();
     let running = operator.start();
     fleet.wait_until(ConditionType::TopologyDeclared, PATIENCE).await;
     let declared = Step::ended(&begun, &running, 0.0)?;
     tokio::time::sleep(SETTLING).await;
     let processes = [running.process(), api_server.process(), broker.process()].map(Process::id);
-    let quiet = Quiet::wait(&begin().0, processes, settings).await?;
+    let quiet = Quiet::wait(&now().0, processes, resources, settings).await?;
     let memory = found(memory(running.process().id()))?;
     running.kill();
 
-    let begun = begin();
+    let begun = now();
     let running = operator.start();
     wait_for_passes(&running, resources).await?;
     let restart = Step::ended(&begun, &running, 0.0)?;
     tokio::time::sleep(SETTLING).await;
 
-    let (begun, used) = (begin(), used(&running)?);
+    let (begun, used) = (now(), used(&running)?);
     broker.by_hand().await.delete_exchange(&fleet.name_of(0)).await;
     wait_for_exchange(&broker, &fleet.name_of(0)).await?;
     let seconds = seconds_since(begun.1);
@@ -129,8 +131,9 @@ impl Step {
 }
 
 impl Quiet {
-    async fn wait(mark: &Mark, processes: [u32; 3], settings: &Settings) -> Result<Self> {
-        let time = settings.pick(Duration::from_mins(1), Duration::from_secs(15));
+    async fn wait(mark: &Mark, processes: [u32; 3], resources: usize, settings: &Settings) -> Result<Self> {
+        let whole = Duration::from_mins(if resources == THOUSAND { 5 } else { 1 });
+        let time = settings.pick(whole, Duration::from_secs(15));
         let used = || processes.map(|id| processor_seconds(id).unwrap_or(f64::NAN));
         let before = used();
         tokio::time::sleep(time).await;
@@ -247,7 +250,7 @@ fn state(report: &mut Report, resources: usize, all: &[Found]) {
     let mut row = |what: &str, unit, figure: &dyn Fn(&Found) -> f64| {
         report.state(format!("{resources}: {what}"), unit, &all.iter().map(figure).collect());
     };
-    let steps: [(&str, fn(&Found) -> &Step); 3] = [
+    let steps: [(&str, StepOf); 3] = [
         ("declared", |found| &found.declared),
         ("restarted", |found| &found.restart),
         ("repaired", |found| &found.repair),
