@@ -2,12 +2,17 @@
 //!
 //! Limits are part of the protocol. If nodes differed in what they refuse, their databases would differ.
 
+mod compact;
 mod condition;
 mod fingerprint;
 
+use std::fmt;
+
+use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use compact::compact;
 pub use condition::Condition;
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 
@@ -65,7 +70,7 @@ impl InvalidWrite {
         Self { place: place.into(), problem: problem.into() }
     }
 
-    fn at_condition(place: &str, problem: String) -> Self {
+    fn at_condition(place: fmt::Arguments<'_>, problem: String) -> Self {
         Self::new(format!("{place}.if"), problem)
     }
 }
@@ -79,21 +84,21 @@ enum OperationName {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReadWrite {
+struct ReadWrite<'a> {
     op: OperationName,
     collection: String,
     key: String,
-    #[serde(default, deserialize_with = "present")]
-    value: Option<Box<RawValue>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    value: Option<&'a RawValue>,
     #[serde(default)]
     id: Option<String>,
-    #[serde(default, rename = "if", deserialize_with = "present")]
-    condition: Option<Box<RawValue>>,
+    #[serde(default, borrow, rename = "if", deserialize_with = "present")]
+    condition: Option<&'a RawValue>,
 }
 
 /// `"value":null` is a value, and `"if":null` is an error; only a missing one is none.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::deserialize(deserializer).map(Some)
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Serialize)]
@@ -112,10 +117,14 @@ struct SentWrite<'a> {
 impl Write {
     /// Decodes and checks one write; `place` is its path in messages (`writes[3]`).
     pub fn parse(json: &str, place: &str) -> Result<Self, InvalidWrite> {
-        let wire: ReadWrite =
+        let wire: ReadWrite<'_> =
             serde_json::from_str(json).map_err(|error| InvalidWrite::new(place, error.to_string()))?;
+        Self::from_wire(wire, format_args!("{place}"))
+    }
+
+    fn from_wire(wire: ReadWrite<'_>, place: fmt::Arguments<'_>) -> Result<Self, InvalidWrite> {
         let operation = match (wire.op, wire.value) {
-            (OperationName::Put, Some(value)) => Operation::Put(value),
+            (OperationName::Put, Some(value)) => Operation::Put(value.to_owned()),
             (OperationName::Delete, None) => Operation::Delete,
             (OperationName::Put, None) => {
                 return Err(InvalidWrite::new(format!("{place}.value"), "missing; a put needs one"));
@@ -127,11 +136,16 @@ impl Write {
         let condition = wire.condition.map(|json| Condition::parse(json.get()));
         let condition =
             condition.transpose().map_err(|problem| InvalidWrite::at_condition(place, problem))?;
-        Self { operation, collection: wire.collection, key: wire.key, id: wire.id, condition }.checked(place)
+        Self { operation, collection: wire.collection, key: wire.key, id: wire.id, condition }.check(place)
     }
 
     /// Checks limits and removes insignificant white space from the value; `place` as in [`Write::parse`].
-    pub fn checked(mut self, place: &str) -> Result<Self, InvalidWrite> {
+    pub fn checked(self, place: &str) -> Result<Self, InvalidWrite> {
+        self.check(format_args!("{place}"))
+    }
+
+    // The place is formatted only for an error: there are thousands of writes in a message.
+    fn check(mut self, place: fmt::Arguments<'_>) -> Result<Self, InvalidWrite> {
         check_collection(&self.collection)
             .map_err(|problem| InvalidWrite::new(format!("{place}.collection"), problem))?;
         check_length(&self.key, MAX_KEY_BYTES)
@@ -143,10 +157,12 @@ impl Write {
         if let Some(condition) = self.condition {
             condition.check(&self.operation).map_err(|problem| InvalidWrite::at_condition(place, problem))?;
         }
-        if let Operation::Put(value) = self.operation {
-            let value =
+        if let Operation::Put(value) = &self.operation {
+            let compacted =
                 compact(value).map_err(|problem| InvalidWrite::new(format!("{place}.value"), problem))?;
-            self.operation = Operation::Put(value);
+            if let Some(compacted) = compacted {
+                self.operation = Operation::Put(compacted);
+            }
         }
         Ok(self)
     }
@@ -214,15 +230,50 @@ impl WriteBatch {
     }
 }
 
+/// The writes of a message, if all are valid: in one pass. Parsing them one by one tells what is wrong with which.
+struct ValidWrites(Vec<Write>);
+
+impl<'de> Deserialize<'de> for ValidWrites {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Writes;
+        impl<'de> Visitor<'de> for Writes {
+            type Value = Vec<Write>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "1 to {MAX_WRITES} writes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut json: A) -> Result<Vec<Write>, A::Error> {
+                let mut writes = Vec::new();
+                while let Some(wire) = json.next_element()? {
+                    writes.push(Write::from_wire(wire, format_args!("")).map_err(de::Error::custom)?);
+                    if writes.len() > MAX_WRITES {
+                        break;
+                    }
+                }
+                match writes.len() {
+                    1..=MAX_WRITES => Ok(writes),
+                    count => Err(de::Error::invalid_length(count, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_seq(Writes).map(Self)
+    }
+}
+
 /// Decodes and checks the writes of a request: JSON `{"writes":[…]}`.
 pub fn parse_request(body: &[u8]) -> Result<Vec<Write>, InvalidWrite> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Request<'a> {
-        #[serde(borrow)]
-        writes: Vec<&'a RawValue>,
+    struct Request<T> {
+        writes: T,
     }
-    let request: Request<'_> =
+    if let Ok(json) = std::str::from_utf8(body)
+        && let Ok(Request { writes: ValidWrites(writes) }) = serde_json::from_str(json)
+    {
+        return Ok(writes);
+    }
+    let request: Request<Vec<&RawValue>> =
         serde_json::from_slice(body).map_err(|error| InvalidWrite::new("body", error.to_string()))?;
     parse_all(request.writes.into_iter().map(RawValue::get))
 }
@@ -235,6 +286,9 @@ pub fn parse_ndjson(body: &[u8]) -> Result<Vec<Write>, InvalidWrite> {
 
 /// Decodes and checks a JSON array of writes.
 pub(crate) fn parse_array(json: &str) -> Result<Vec<Write>, InvalidWrite> {
+    if let Ok(ValidWrites(writes)) = serde_json::from_str(json) {
+        return Ok(writes);
+    }
     let writes: Vec<&RawValue> =
         serde_json::from_str(json).map_err(|error| InvalidWrite::new("writes", error.to_string()))?;
     parse_all(writes.into_iter().map(RawValue::get))
@@ -275,44 +329,6 @@ fn check_length(text: &str, max: usize) -> Result<(), String> {
         len if len > max => Err(format!("{len} bytes long; 1 to {max} are allowed")),
         _ => Ok(()),
     }
-}
-
-/// Removes white space between the tokens of valid JSON, so that equal values take equal bytes and a message is one
-/// line of NDJSON. Numbers and strings stay as the client wrote them.
-fn compact(value: Box<RawValue>) -> Result<Box<RawValue>, String> {
-    let json = value.get();
-    let mut out = String::new();
-    let mut kept_until = 0;
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for (index, byte) in json.bytes().enumerate() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth -= 1,
-            b' ' | b'\t' | b'\r' | b'\n' => {
-                out.push_str(&json[kept_until..index]);
-                kept_until = index + 1;
-            }
-            _ => {}
-        }
-        if depth > MAX_VALUE_DEPTH {
-            return Err(format!("nests deeper than {MAX_VALUE_DEPTH}"));
-        }
-    }
-    let length = out.len() + json.len() - kept_until;
-    if length > MAX_VALUE_BYTES {
-        return Err(format!("{length} bytes of JSON; at most {MAX_VALUE_BYTES} are allowed"));
-    }
-    if kept_until == 0 {
-        return Ok(value);
-    }
-    out.push_str(&json[kept_until..]);
-    RawValue::from_string(out).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

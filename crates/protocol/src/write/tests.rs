@@ -56,6 +56,11 @@ fn a_request_is_refused_whole() {
     for (body, message) in [("{}", "missing field `writes`"), ("{\"writes\":[]}", "empty"), ("x", "line 1")] {
         assert!(parse_request(body.as_bytes()).unwrap_err().to_string().contains(message), "{body}");
     }
+    let many = vec![good; MAX_WRITES + 1].join(",");
+    let refused = parse_request(format!("{{\"writes\":[{many}]}}").as_bytes()).unwrap_err();
+    assert!(refused.problem.contains("more than 10000"), "{refused}");
+    let most = vec![good; MAX_WRITES].join(",");
+    assert_eq!(parse_request(format!("{{\"writes\":[{most}]}}").as_bytes()).unwrap().len(), MAX_WRITES);
     let many = format!("{good}\n").repeat(MAX_WRITES + 1);
     assert!(parse_ndjson(many.as_bytes()).unwrap_err().problem.contains("more than 10000"));
 }
