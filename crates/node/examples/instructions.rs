@@ -39,7 +39,7 @@ fn walk(path: &str, times: usize) -> Result<(), MeasureError> {
     match path {
         "encode" => (0..times).try_for_each(|_| encode(&request).map(drop)),
         "decode" => messages.iter().take(times).try_for_each(|message| decode(message.body()).map(drop)),
-        "apply" => messages.into_iter().take(times).try_for_each(|message| database.apply(message)),
+        "apply" => messages.into_iter().take(times).try_for_each(|message| database.apply([message])),
         _ => Err(format!("there is no path {path:?}").into()),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broadcast_protocol::chain::Position;
-use broadcast_protocol::envelope::{Message, Term, WriteMessage};
+use broadcast_protocol::envelope::{Link, Message, Term, WriteMessage};
 use broadcast_protocol::names::NodeId;
 use broadcast_protocol::replica::Change;
 use broadcast_protocol::write::{self, Write, WriteBatch};
@@ -39,18 +39,21 @@ pub fn fill(directory: &Path, rows: u64, with_ids: bool) -> Result<(), MeasureEr
     while position.last < rows {
         let message = build_message(position, WRITES_IN_A_MESSAGE.min(rows - position.last), with_ids)?;
         position = message.position;
-        database.apply(message)?;
+        database.apply([message])?;
     }
     Ok(())
 }
 
-/// The first messages of a history, of 1,000 writes each.
+/// The first messages of a history, of 1,000 writes each, decoded as a node has them when it applies them.
 pub fn build_messages(count: usize) -> Result<Vec<WriteMessage>, MeasureError> {
     let mut position = Position::genesis(CLUSTER);
     let mut messages = Vec::new();
     for _ in 0..count {
         let message = build_message(position, WRITES_IN_A_MESSAGE, false)?;
         position = message.position;
+        let Message::Link(Link::Write(message)) = decode(message.body())? else {
+            return Err("a message of writes is none".into());
+        };
         messages.push(message);
     }
     Ok(messages)
@@ -94,9 +97,9 @@ impl Database {
         Ok(Self(Store::open(directory, CLUSTER, LOG_BYTES)?))
     }
 
-    /// Applies the next message in a transaction of its own.
-    pub fn apply(&mut self, message: WriteMessage) -> Result<(), MeasureError> {
-        self.0.change(&[Change::Apply(message)])?;
+    /// Applies the next messages in one transaction.
+    pub fn apply(&mut self, messages: impl IntoIterator<Item = WriteMessage>) -> Result<(), MeasureError> {
+        self.0.change(&messages.into_iter().map(Change::Apply).collect::<Vec<_>>())?;
         Ok(())
     }
 }
@@ -162,7 +165,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut database = Database::open(folder.path()).unwrap();
         for message in messages {
-            database.apply(message).unwrap();
+            database.apply([message]).unwrap();
         }
         assert_eq!(database.0.committed().unwrap().rows, 2_000);
     }

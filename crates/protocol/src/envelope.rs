@@ -4,6 +4,8 @@
 //! touch any state, rather than looking like the end of another chain. A message of a newer version is told apart
 //! from a malformed one: it must be kept for a node that understands it, never skipped.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::chain::{ChainHash, Position};
@@ -57,6 +59,8 @@ pub struct WriteMessage {
     pub at: u64,
     cluster: String,
     writes: Bytes,
+    /// Its writes, if they have been decoded: everyone who applies a message has decoded it.
+    decoded: Option<Arc<[Write]>>,
     body: Bytes,
 }
 
@@ -186,6 +190,7 @@ impl WriteMessage {
             at,
             cluster: cluster.to_owned(),
             writes: body.slice(start..end),
+            decoded: None,
             body,
         }
     }
@@ -196,10 +201,13 @@ impl WriteMessage {
     }
 
     /// Its writes, in order: the first has sequence number `first`.
-    pub fn writes(&self) -> Result<Vec<Write>, InvalidWrite> {
+    pub fn writes(&self) -> Result<Arc<[Write]>, InvalidWrite> {
+        if let Some(writes) = &self.decoded {
+            return Ok(Arc::clone(writes));
+        }
         let json = std::str::from_utf8(&self.writes)
             .map_err(|error| InvalidWrite { place: "writes".to_owned(), problem: error.to_string() })?;
-        write::parse_array(json)
+        write::parse_array(json).map(Arc::from)
     }
 }
 

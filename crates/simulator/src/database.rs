@@ -131,8 +131,8 @@ impl Database {
             let text = format!("node {node} is at {own} and was told to apply {first}");
             return ctx.oracle.violate("transactions follow the replica", text);
         }
-        for (seq, write) in (message.first..).zip(message.writes().unwrap_or_default()) {
-            self.decide(ctx, node, seq, &write);
+        for (seq, write) in (message.first..).zip(message.writes().unwrap_or_default().iter()) {
+            self.decide(ctx, node, seq, write);
         }
         self.content.applied = self.content.applied.after(message.term, message.position);
         ctx.oracle.applied(node, message.position, (!self.content.is_corrupt).then_some(self.content.digest));

@@ -74,8 +74,8 @@ impl Batch<'_> {
         if message.previous != applied {
             return Err(StoreError::BrokenLink { applied: applied.last, found: message.previous.last });
         }
-        for (seq, write) in (message.first..).zip(message.writes()?) {
-            if let Some(reason) = self.decide_write(seq, &write)? {
+        for (seq, write) in (message.first..).zip(message.writes()?.iter()) {
+            if let Some(reason) = self.decide_write(seq, write)? {
                 self.rejected.push(Rejected { seq, reason });
             }
         }

@@ -165,7 +165,7 @@ impl Written<'_> {
         if computed != self.hash {
             return Err(DecodeError::HashMismatch { found: self.hash, computed });
         }
-        let count = write::parse_array(json)?.len();
+        let writes = write::parse_array(json)?;
         let first = self.first;
         if first == 0 || first > MAX_NUMBER - MAX_WRITES as u64 {
             return Err(DecodeError::Malformed(format!("first is {first}; 1 is the lowest")));
@@ -174,10 +174,11 @@ impl Written<'_> {
             term: self.term,
             first,
             previous: Position { last: first - 1, hash: self.prev },
-            position: Position { last: first - 1 + count as u64, hash: computed },
+            position: Position { last: first - 1 + writes.len() as u64, hash: computed },
             at: self.at,
             cluster: cluster.to_owned(),
             writes: body.slice_ref(json.as_bytes()),
+            decoded: Some(writes.into()),
             body: body.clone(),
         })
     }
