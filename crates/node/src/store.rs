@@ -18,6 +18,8 @@ mod install;
 mod quarantine;
 mod read;
 mod replace;
+mod requests;
+mod rows;
 mod schema;
 mod snapshot;
 mod waiting;

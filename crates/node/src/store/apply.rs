@@ -1,14 +1,20 @@
 //! The transaction: what a batch of messages does to the database.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use broadcast_protocol::envelope::WriteMessage;
-use broadcast_protocol::outcome::{REQUEST_ID_WINDOW, Rejected, Rejection};
+use broadcast_protocol::outcome::Rejected;
 use broadcast_protocol::replica::Change;
-use broadcast_protocol::write::{Fingerprint, Operation, Write};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use broadcast_protocol::write::Write;
+use rusqlite::{Connection, TransactionBehavior, params};
 
+use super::requests::{self, Requests};
+use super::rows::{Numbered, RowChange, Rows};
 use super::{Committed, Store, StoreError, schema, waiting};
+
+/// The most that is applied at once, in bytes of messages, which are in memory meanwhile; one message is always whole.
+const MAX_TAKEN_BYTES: usize = 16 << 20;
 
 /// What a transaction did.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,18 +39,21 @@ impl Store {
             log_bytes: before.log_bytes,
             collections: BTreeMap::new(),
             rejected: Vec::new(),
+            taken: Vec::new(),
+            taken_bytes: 0,
         };
         for change in changes {
             match change {
-                Change::Apply(message) => batch.apply_message(message)?,
+                Change::Apply(message) => batch.take(message)?,
                 Change::ApplyKept(position) => {
-                    batch.apply_message(&waiting::take(&transaction, &self.cluster, *position)?)?;
+                    batch.take(&waiting::take(&transaction, &self.cluster, *position)?)?;
                 }
                 Change::Keep(message) => waiting::keep(&transaction, message)?,
                 Change::Discard(position) => waiting::discard(&transaction, *position)?,
             }
         }
-        batch.forget_old_requests()?;
+        batch.apply_taken()?;
+        requests::forget_old(&transaction, batch.committed.applied.position.last)?;
         batch.prune_log(self.log_bytes)?;
         let applied = batch.save()?;
         transaction.commit()?;
@@ -60,99 +69,60 @@ struct Batch<'a> {
     /// By how many rows each collection grew.
     collections: BTreeMap<String, i64>,
     rejected: Vec<Rejected>,
-}
-
-/// What is known of the write that a request id came with first.
-struct SeenRequest {
-    content: Fingerprint,
-    rejection: Option<Rejection>,
+    /// Messages whose writes are not applied yet: each one's first sequence number and its writes.
+    taken: Vec<(u64, Arc<[Write]>)>,
+    taken_bytes: usize,
 }
 
 impl Batch<'_> {
-    fn apply_message(&mut self, message: &WriteMessage) -> Result<(), StoreError> {
+    /// Takes the next message: its writes are applied with those of others.
+    fn take(&mut self, message: &WriteMessage) -> Result<(), StoreError> {
         let applied = self.committed.applied.position;
         if message.previous != applied {
             return Err(StoreError::BrokenLink { applied: applied.last, found: message.previous.last });
         }
-        for (seq, write) in (message.first..).zip(message.writes()?.iter()) {
-            if let Some(reason) = self.decide_write(seq, write)? {
-                self.rejected.push(Rejected { seq, reason });
-            }
-        }
+        self.taken.push((message.first, message.writes()?));
+        self.taken_bytes += message.body().len();
         self.append_to_log(message)?;
         self.committed.applied = self.committed.applied.after(message.term, message.position);
         self.committed.at = message.at;
+        if self.taken_bytes >= MAX_TAKEN_BYTES {
+            self.apply_taken()?;
+        }
         Ok(())
     }
 
-    /// Applies a write, or says why it changes nothing. One that repeats a request has the first one's outcome.
-    fn decide_write(&mut self, seq: u64, write: &Write) -> Result<Option<Rejection>, StoreError> {
-        let Some(id) = &write.id else { return Ok(self.apply_write(seq, write)?) };
-        let (id, content) = (Fingerprint::of_id(id), write.fingerprint());
-        if let Some(first) = self.find_request(seq, id)? {
-            return Ok(if first.content == content { first.rejection } else { Some(Rejection::IdReused) });
+    /// Applies the writes that were taken, row by row in the order of the keys: a page of the database is visited once, and
+    /// a row stored once, however many of the writes change it. A write's outcome depends on the earlier ones to its row and
+    /// with its request id, and on no others.
+    fn apply_taken(&mut self) -> Result<(), StoreError> {
+        let taken = std::mem::take(&mut self.taken);
+        self.taken_bytes = 0;
+        let mut writes: Vec<Numbered<'_>> =
+            taken.iter().flat_map(|(first, writes)| (*first..).zip(writes.iter())).collect();
+        let mut requests = Requests::find(self.connection, writes.iter().copied())?;
+        // Stable: writes to one row stay in their order.
+        writes.sort_by(|(_, one), (_, other)| row_of(one).cmp(&row_of(other)));
+        let mut rows = Rows::new(self.connection)?;
+        let known = self.rejected.len();
+        for to_row in writes.chunk_by(|(_, one), (_, other)| row_of(one) == row_of(other)) {
+            let rejected = &mut self.rejected;
+            let reject = |seq, reason| rejected.push(Rejected { seq, reason });
+            let Some(change) = rows.apply(to_row, &mut requests, reject)? else { continue };
+            let RowChange { removed, added, growth } = change;
+            self.committed.digest.subtract(removed);
+            self.committed.digest.merge(added);
+            self.committed.rows = self.committed.rows.saturating_add_signed(growth);
+            self.count(&to_row[0].1.collection, growth);
         }
-        let rejection = self.apply_write(seq, write)?;
-        let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO _broadcast_requests(seq, id, content, rejection) VALUES (?, ?, ?, ?)",
-        )?;
-        insert.execute(params![seq, id.bytes(), content.bytes(), rejection.map(Rejection::as_str)])?;
-        Ok(rejection)
-    }
-
-    /// By distance in the history alone: old ids may still be there or not, the answer is the same.
-    fn find_request(&self, seq: u64, id: Fingerprint) -> Result<Option<SeenRequest>, StoreError> {
-        let mut find = self
-            .connection
-            .prepare_cached("SELECT content, rejection FROM _broadcast_requests WHERE id = ? AND seq > ?")?;
-        let mut rows = find.query(params![id.bytes(), seq.saturating_sub(REQUEST_ID_WINDOW)])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let content = Fingerprint::from_bytes(row.get(0)?);
-        Ok(Some(SeenRequest { content, rejection: schema::rejection(row, 1)? }))
-    }
-
-    /// Applies a write as far as its condition allows.
-    fn apply_write(&mut self, seq: u64, write: &Write) -> Result<Option<Rejection>, rusqlite::Error> {
-        let Write { collection, key, .. } = write;
-        let mut find = self
-            .connection
-            .prepare_cached("SELECT value, seq FROM documents WHERE collection = ? AND key = ?")?;
-        let old: Option<(String, u64)> =
-            find.query_row([collection, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let old_seq = old.as_ref().map(|(_, seq)| *seq);
-        if write.condition.is_some_and(|condition| !condition.holds(old_seq)) {
-            return Ok(Some(Rejection::PreconditionFailed));
-        }
-        if let Some((value, seq)) = &old {
-            self.committed.digest.remove(collection, key, value, *seq);
-        }
-        match &write.operation {
-            Operation::Put(value) => {
-                let mut put = self.connection.prepare_cached(
-                    "INSERT INTO documents(collection, key, value, seq) VALUES (?, ?, ?, ?)
-                     ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value, seq = excluded.seq",
-                )?;
-                put.execute(params![collection, key, value.get(), seq])?;
-                self.committed.digest.add(collection, key, value.get(), seq);
-                if old.is_none() {
-                    self.committed.rows += 1;
-                    self.count(collection, 1);
-                }
-            }
-            Operation::Delete if old.is_some() => {
-                let mut delete = self
-                    .connection
-                    .prepare_cached("DELETE FROM documents WHERE collection = ? AND key = ?")?;
-                delete.execute([collection, key])?;
-                self.committed.rows -= 1;
-                self.count(collection, -1);
-            }
-            Operation::Delete => {}
-        }
-        Ok(None)
+        self.rejected[known..].sort_unstable_by_key(|rejected| rejected.seq);
+        Ok(requests.save(self.connection)?)
     }
 
     fn count(&mut self, collection: &str, by: i64) {
+        if by == 0 {
+            return;
+        }
         match self.collections.get_mut(collection) {
             Some(growth) => *growth += by,
             None => drop(self.collections.insert(collection.to_owned(), by)),
@@ -175,12 +145,6 @@ impl Batch<'_> {
         ])?;
         self.log_bytes += body.len() as u64;
         Ok(())
-    }
-
-    fn forget_old_requests(&self) -> Result<(), rusqlite::Error> {
-        let oldest_kept = (self.committed.applied.position.last + 1).saturating_sub(REQUEST_ID_WINDOW);
-        let mut delete = self.connection.prepare_cached("DELETE FROM _broadcast_requests WHERE seq < ?")?;
-        delete.execute([oldest_kept]).map(drop)
     }
 
     /// Removes the oldest messages until the rest fits.
@@ -219,4 +183,8 @@ impl Batch<'_> {
         schema::save(self.connection, self.committed, self.log_bytes)?;
         Ok(AppliedBatch { committed: self.committed, rejected: self.rejected })
     }
+}
+
+fn row_of(write: &Write) -> (&str, &str) {
+    (&write.collection, &write.key)
 }
