@@ -240,6 +240,9 @@ fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     // FULL: a message is acknowledged to the broker after the commit, so the commit has to survive a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -32_000)?;
+    // In pages: together as large as the write-ahead log may stay. A page that a backlog changes again and again is copied
+    // into the database, which is synced then, that much less often.
+    connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
