@@ -65,7 +65,7 @@ impl Tips {
             return;
         }
         self.bytes += tip.body().len();
-        self.messages.push_back(tip);
+        self.messages.push_back(tip.without_decoded());
         while self.bytes > MAX_TIP_BYTES {
             let Some(oldest) = self.messages.pop_front() else { break };
             self.bytes -= oldest.body().len();

@@ -200,6 +200,12 @@ impl WriteMessage {
         &self.body
     }
 
+    /// The same message for whoever keeps it and applies nothing: decoded writes take more memory than the body.
+    #[must_use]
+    pub fn without_decoded(self) -> Self {
+        Self { decoded: None, ..self }
+    }
+
     /// Its writes, in order: the first has sequence number `first`.
     pub fn writes(&self) -> Result<Arc<[Write]>, InvalidWrite> {
         if let Some(writes) = &self.decoded {

@@ -26,6 +26,19 @@ fn decode(body: &str) -> Result<Message, DecodeError> {
 }
 
 #[test]
+fn what_is_kept_without_its_decoded_writes_still_says_them() {
+    let sent = message(3);
+    let Ok(Message::Link(Link::Write(received))) = Message::decode(CLUSTER, sent.body()) else { panic!() };
+    assert!(received.decoded.is_some());
+    let kept = received.without_decoded();
+    assert!(kept.decoded.is_none());
+    let keys = |message: &WriteMessage| -> Vec<String> {
+        message.writes().unwrap().iter().map(|write| write.key.clone()).collect()
+    };
+    assert_eq!(keys(&kept), keys(&sent));
+}
+
+#[test]
 fn a_write_message_survives_the_wire() {
     let sent = message(3);
     let Ok(Message::Link(Link::Write(read))) = Message::decode(CLUSTER, sent.body()) else {

@@ -132,7 +132,7 @@ impl Retained {
             _ => {}
         }
         self.bytes += message.body().len();
-        self.messages.push_back(message);
+        self.messages.push_back(message.without_decoded());
         while self.bytes > self.limit {
             self.pop();
         }

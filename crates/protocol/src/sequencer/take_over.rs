@@ -224,7 +224,7 @@ impl<T: Copy> TakeOver<T> {
     }
 
     fn keep(&mut self, message: WriteMessage) {
-        self.writes.push_back(message);
+        self.writes.push_back(message.without_decoded());
         let mut bytes: usize = self.writes.iter().map(|message| message.body().len()).sum();
         while bytes > MAX_TAKEN_BYTES {
             let Some(oldest) = self.writes.pop_front() else { break };
