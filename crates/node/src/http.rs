@@ -188,15 +188,21 @@ async fn wait_as_asked(
     };
     let Some(at_least) = at_least else { return Ok(Ok(())) };
     check_number("at_least", at_least)?;
-    Ok(wait_for(api.status.clone(), at_least, timeout).await)
+    Ok(wait_for(api.status.clone(), api.readers.unsynced(), at_least, timeout).await)
 }
 
 async fn wait_for(
     mut status: watch::Receiver<Status>,
+    mut unsynced: watch::Receiver<u64>,
     at_least: u64,
     timeout: Duration,
 ) -> Result<(), Response> {
-    let reached = async { status.wait_for(|status| status.applied() >= at_least).await.is_ok() };
+    let reached = async {
+        tokio::select! {
+            reached = status.wait_for(|status| status.applied() >= at_least) => reached.is_ok(),
+            reached = unsynced.wait_for(|last| *last >= at_least) => reached.is_ok(),
+        }
+    };
     if tokio::time::timeout(timeout, reached).await == Ok(true) {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - After any crash the file holds exactly the rows of the position that it names: rows, position, digest, counts,
-//!   request ids and the log that peers repair from are written together, and synced before [`Store::apply`] returns.
+//!   request ids and the log that peers repair from are written together, and synced before [`Store::change`] returns.
 //! - Two databases at one position are equal. Whatever decides what a write does (request ids too) is a function of
 //!   the history alone, never of a clock or of how much an administrator lets a node keep.
 //! - One process writes. Opening a file ends the writing of whoever had it open, at its next transaction.
@@ -22,6 +22,7 @@ mod requests;
 mod rows;
 mod schema;
 mod snapshot;
+mod sync;
 mod waiting;
 
 use std::path::{Path, PathBuf};
@@ -130,6 +131,14 @@ pub(crate) enum StoreError {
     /// A message holds an invalid write although it was decoded before.
     #[error(transparent)]
     InvalidWrite(#[from] InvalidWrite),
+    /// The write-ahead log cannot be synced.
+    #[error("cannot sync {path}: {error}")]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
     /// The database failed: locked, full, read-only, gone.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -178,6 +187,7 @@ pub(crate) struct Store {
     cluster: String,
     log_bytes: u64,
     incarnation: u64,
+    log: sync::Log,
 }
 
 impl Store {
@@ -190,7 +200,7 @@ impl Store {
         replace::finish_replacement(&path)?;
         let (connection, incarnation) = open_for_writing(&path, cluster)?;
         let (readers, cluster) = (Readers::new(path.clone()), cluster.to_owned());
-        Ok(Self { connection, readers, path, cluster, log_bytes, incarnation })
+        Ok(Self { connection, readers, path, cluster, log_bytes, incarnation, log: sync::Log::default() })
     }
 
     /// Where the database is, as long as it is this process's.
@@ -207,6 +217,7 @@ impl Store {
             replace::finish_replacement(&self.path)?;
             self.reopen()?;
         }
+        self.finish_sync()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let state = schema::load(&transaction)?;
         state.check_owner(self.incarnation, &self.path)?;
@@ -237,7 +248,7 @@ fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     // kilobyte are common.
     connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL: a message is acknowledged to the broker after the commit, so the commit has to survive a power cut.
+    // FULL: a commit has to survive a power cut. Only that of messages is synced apart.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -32_000)?;
     // In pages: together as large as the write-ahead log may stay. A page that a backlog changes again and again is copied

@@ -29,7 +29,11 @@ impl Writer {
 
     /// Where the database is, and what waits in it.
     pub(crate) async fn load(&self) -> Result<(Committed, Vec<Kept>), StoreError> {
-        self.run(|store| Ok((store.committed()?, store.kept()?))).await
+        self.run(|store| {
+            store.finish_sync()?;
+            Ok((store.committed()?, store.kept()?))
+        })
+        .await
     }
 
     /// Replaces everything with a snapshot that is further on, or nothing.

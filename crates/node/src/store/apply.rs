@@ -27,8 +27,12 @@ pub(crate) struct AppliedBatch {
 
 impl Store {
     /// Makes changes in one transaction: messages that are applied continue the database's position. An error leaves it
-    /// as it was.
+    /// as it was, unless it is one of the sync: then the changes may be there, and are not synced.
     pub(crate) fn change(&mut self, changes: &[Change]) -> Result<AppliedBatch, StoreError> {
+        self.synced_after(|store| store.commit(changes), |applied| applied.committed.applied.position.last)
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<AppliedBatch, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
         before.check_owner(self.incarnation, &self.path)?;

@@ -43,6 +43,7 @@ impl Store {
     /// Replaces everything in the database with a snapshot that is further on. Blocks. An error leaves it as it was.
     pub(crate) fn install(&mut self, snapshot: impl Read) -> Result<Committed, InstallError> {
         let mut snapshot = SnapshotReader::open(&self.cluster, snapshot)?;
+        self.finish_sync()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = schema::load(&transaction)?;
         before.check_owner(self.incarnation, &self.path)?;

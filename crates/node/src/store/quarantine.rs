@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{FILE_NAME, Store, StoreError, open_for_writing, schema};
+use super::{FILE_NAME, Store, StoreError, open_for_writing, schema, sync};
 
 /// What a database that was put aside is called.
 const QUARANTINED_NAME: &str = "node.db.quarantined";
@@ -44,6 +44,7 @@ impl Store {
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         (self.connection, self.incarnation) = open_for_writing(&self.path, &self.cluster)?;
         self.readers.forget_file();
+        self.log = sync::Log::default();
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use broadcast_service::log::{LogPage, MAX_LOG_PAGE_BYTES};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Committed, StoreError, open_for_reading, schema};
@@ -45,6 +45,7 @@ pub(crate) struct Readers {
     path: PathBuf,
     pool: Arc<Mutex<Pool>>,
     turns: Arc<Semaphore>,
+    unsynced: watch::Sender<u64>,
 }
 
 /// Connections that nobody uses, all of one file.
@@ -57,7 +58,17 @@ struct Pool {
 
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, pool: Arc::default(), turns: Arc::new(Semaphore::new(CONNECTIONS)) }
+        let turns = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { path, pool: Arc::default(), turns, unsynced: watch::Sender::new(0) }
+    }
+
+    /// The last write of a transaction that readers see already while it is being synced; 0 when there is none.
+    pub(crate) fn unsynced(&self) -> watch::Receiver<u64> {
+        self.unsynced.subscribe()
+    }
+
+    pub(super) fn show_unsynced(&self, last: u64) {
+        self.unsynced.send_replace(last);
     }
 
     /// Answers a question from one consistent state of the database.

@@ -11,7 +11,7 @@ use broadcast_protocol::replica::Applied;
 use rusqlite::{Connection, params};
 
 use super::quarantine::{COMPANIONS, remove, remove_with_companions, rename, sync_directory, with_suffix};
-use super::{Committed, InstallError, Readers, Store, StoreError, open_for_writing, schema};
+use super::{Committed, InstallError, Readers, Store, StoreError, open_for_writing, schema, sync};
 
 /// What a database is called until it is in use.
 const NEW_NAME: &str = "node.db.new";
@@ -48,16 +48,13 @@ impl Store {
             cluster,
             log_bytes: self.log_bytes,
             incarnation,
+            log: sync::Log::default(),
         };
         let found = new.install(snapshot)?.applied.position;
         if found.last < own.applied.position.last {
             return Err(InstallError::NotFurtherOn { applied: own.applied.position.last, found: found.last });
         }
-        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-        if new.connection.query_row(checkpoint, [], |row| row.get::<_, bool>("busy"))? {
-            let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-            return Err(rusqlite::Error::SqliteFailure(busy, None).into());
-        }
+        sync::checkpoint_all(&new.connection)?;
         Ok(new.connection.close().map_err(|(_, error)| error)?)
     }
 
