@@ -15,6 +15,7 @@ const MAX_BATCH_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Batch {
     writes: WriteBatch,
+    awaited: bool,
     waiting: Waiting,
 }
 
@@ -33,7 +34,7 @@ struct Waiter {
 impl Batch {
     /// A batch of one request.
     pub fn new(first: Submission) -> Self {
-        let mut batch = Self { writes: WriteBatch::default(), waiting: Waiting::default() };
+        let mut batch = Self { writes: WriteBatch::default(), awaited: false, waiting: Waiting::default() };
         batch.add(first);
         batch
     }
@@ -49,9 +50,15 @@ impl Batch {
         Ok(())
     }
 
-    fn add(&mut self, Submission { writes, answer, reserved }: Submission) {
+    fn add(&mut self, Submission { writes, awaited, answer, reserved }: Submission) {
+        self.awaited |= awaited;
         self.waiting.0.push(Waiter { count: writes.len(), answer, reserved });
         self.writes.append(&writes);
+    }
+
+    /// Whether anybody waits until nodes have applied it.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited
     }
 
     /// What to publish, and whom to tell.
@@ -93,7 +100,7 @@ mod tests {
         (0..writes).for_each(|_| batch.push(&write));
         let (answer, receiver) = oneshot::channel();
         let reserved = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Submission { writes: batch, answer, reserved }, receiver)
+        (Submission { writes: batch, awaited: false, answer, reserved }, receiver)
     }
 
     #[test]
@@ -107,6 +114,16 @@ mod tests {
         waiting.answer(7, 41);
         assert_eq!(first.try_recv().unwrap(), Ok(Placed { first: 41, last: 42, epoch: 7 }));
         assert_eq!(second.try_recv().unwrap(), Ok(Placed { first: 43, last: 45, epoch: 7 }));
+    }
+
+    #[test]
+    fn a_message_is_awaited_when_one_of_its_requests_is() {
+        for awaited in [[false, false], [true, false], [false, true]] {
+            let [first, next] = awaited.map(|awaited| Submission { awaited, ..submission(1, 1).0 });
+            let mut batch = Batch::new(first);
+            batch.try_add(next).unwrap();
+            assert_eq!(batch.is_awaited(), awaited != [false, false]);
+        }
     }
 
     #[test]

@@ -213,7 +213,8 @@ impl Api {
                     .map_err(|error| ApiError::bad_request("invalid_write", error.to_string()))?;
                 self.check_nodes()?;
                 let may_be_rejected = may_be_rejected(&writes);
-                let placed = publish(&submit, writes, reserved).await?;
+                let awaited = wish.level != AckLevel::Broker;
+                let placed = publish(&submit, (writes, awaited), reserved).await?;
                 self.answer(placed, may_be_rejected, wish).await
             }
             Role::Standby { active: Some(url) } => {
@@ -240,7 +241,7 @@ impl Api {
 /// Brings writes to the reign and waits for the broker's word.
 async fn publish(
     submit: &mpsc::Sender<Submission>,
-    writes: Vec<Write>,
+    (writes, awaited): (Vec<Write>, bool),
     reserved: OwnedSemaphorePermit,
 ) -> Result<Placed, ApiError> {
     let mut batch = WriteBatch::default();
@@ -248,10 +249,12 @@ async fn publish(
         batch.push(&write);
     }
     let (answer, answered) = oneshot::channel();
-    submit.try_send(Submission { writes: batch, answer, reserved }).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => overloaded(),
-        mpsc::error::TrySendError::Closed(_) => reign_ended(),
-    })?;
+    submit.try_send(Submission { writes: batch, awaited, answer, reserved }).map_err(
+        |error| match error {
+            mpsc::error::TrySendError::Full(_) => overloaded(),
+            mpsc::error::TrySendError::Closed(_) => reign_ended(),
+        },
+    )?;
     match answered.await {
         Ok(Ok(placed)) => Ok(placed),
         Ok(Err(NotPublished)) => Err(reign_ended()),

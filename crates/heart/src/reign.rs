@@ -125,8 +125,8 @@ impl Court {
         self.publisher.close().await
     }
 
-    async fn publish(&self, message: &Message) -> Result<Confirm, AmqpError> {
-        publish(&self.publisher, &self.exchange, &self.url, message).await
+    async fn publish(&self, message: &Message, awaited: bool) -> Result<Confirm, AmqpError> {
+        publish(&self.publisher, (&self.exchange, &self.url), message, awaited).await
     }
 
     /// Reads a message of the inbox.
@@ -250,12 +250,13 @@ impl Rule<'_> {
 
     /// Publishes a message of writes and waits for its confirm, and for that of the mark before it.
     async fn commit(&mut self, reign: Reign, batch: Batch) -> Result<Reign, Doubt> {
+        let awaited = batch.is_awaited();
         let (writes, waiting) = batch.into_parts();
         let count = writes.len() as u64;
         let mut in_flight = reign.publish(writes, unix_milliseconds());
         let epoch = in_flight.message().term.epoch;
         let started = Instant::now();
-        let confirm = self.court.publish(&in_flight.message().clone().into()).await?;
+        let confirm = self.court.publish(&in_flight.message().clone().into(), awaited).await?;
         let mut mark = self.mark.take();
         let confirmed = async {
             option_or_ready(&mut mark).await?;
@@ -290,7 +291,7 @@ impl Rule<'_> {
     /// The next message need not wait for a mark, but a mark that is refused is a doubt as well.
     async fn publish_mark(&mut self, reign: &Reign) -> Result<(), Doubt> {
         let digest = self.court.census.borrow().agreed_digest(reign.position(), std::time::Instant::now());
-        let confirm = self.court.publish(&reign.mark(digest, unix_milliseconds()).into()).await?;
+        let confirm = self.court.publish(&reign.mark(digest, unix_milliseconds()).into(), false).await?;
         self.mark = Some(Box::pin(confirm.confirmed(CONFIRM_DEADLINE)));
         self.next_mark = Instant::now() + MARK_EVERY;
         Ok(())

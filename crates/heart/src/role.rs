@@ -53,6 +53,8 @@ pub struct Progress {
 pub struct Submission {
     /// The writes: at least one.
     pub writes: WriteBatch,
+    /// Whether the client waits until nodes have applied them.
+    pub awaited: bool,
     /// Where the answer goes. Dropped without one, the outcome is unknown.
     pub answer: oneshot::Sender<Result<Placed, NotPublished>>,
     /// What the writes cost in memory: taken until they are answered, also when the client has gone.

@@ -132,8 +132,9 @@ impl<'a> Heir<'a> {
     async fn publish(&mut self, message: &Message) -> Result<(), AmqpError> {
         let (publisher, exchange) = (self.court.publisher.clone(), self.court.exchange.clone());
         let url = self.court.url.clone();
-        let confirmed =
-            async { publish(&publisher, &exchange, &url, message).await?.confirmed(CONFIRM_DEADLINE).await };
+        let confirmed = async {
+            publish(&publisher, (&exchange, &url), message, false).await?.confirmed(CONFIRM_DEADLINE).await
+        };
         self.attend_during(confirmed).await?;
         self.take_over.confirmed(unix_milliseconds());
         Ok(())
@@ -207,9 +208,9 @@ impl<'a> Heir<'a> {
 /// Publishes a message of the history. The head queue is always bound, so a return is a doubt like any other.
 pub async fn publish(
     publisher: &Publisher,
-    exchange: &str,
-    app_id: &str,
+    (exchange, app_id): (&str, &str),
     message: &Message,
+    awaited: bool,
 ) -> Result<Confirm, AmqpError> {
     let outgoing = Outgoing {
         exchange,
@@ -218,6 +219,7 @@ pub async fn publish(
         kind: message.kind(),
         message_id: &message.id(),
         app_id,
+        awaited,
         body: &message.body(),
         ..Outgoing::default()
     };

@@ -35,7 +35,7 @@ use crate::store::StoreError;
 use crate::writer::Writer;
 
 /// How many deliveries the broker may have given without an acknowledgement: 16 messages of at most 9 MiB are 144 MiB.
-const PREFETCH: u16 = 16;
+pub(crate) const PREFETCH: u16 = 16;
 
 /// A queue that did not answer so often in a row is made anew.
 const REPLACE_AFTER: u32 = 3;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::status::{Status, Tip};
 use crate::store::Readers;
 
-/// The shortest time between two reports.
+/// The shortest time between two reports that nobody waits for.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The longest.
@@ -81,7 +81,10 @@ impl Reporter {
         loop {
             self.send(channel, &mut told).await?;
             backoff.reset();
-            tokio::time::sleep(BUSY_INTERVAL).await;
+            // Whoever waits for what is applied by now does not wait for the interval too.
+            let mut watched = self.status.clone();
+            let awaited = watched.wait_for(|status| status.awaited > told.position);
+            let _ = tokio::time::timeout(BUSY_INTERVAL, awaited).await;
             // An error is a closed sender: the process is stopping, and the caller sees the shutdown.
             let _ = tokio::time::timeout(IDLE_INTERVAL, self.status.changed()).await;
         }

@@ -2,8 +2,10 @@
 //!
 //! - A delivery is acknowledged after the transaction that applied it, through its own receipt: it cannot reach
 //!   another session.
-//! - Whatever is there already goes into one transaction, up to [`MAX_BATCH_BYTES`] or [`MAX_BATCH_TIME`]; a single
-//!   message is applied at once.
+//! - Whatever is there already goes into one transaction, up to [`MAX_BATCH_BYTES`] or [`MAX_BATCH_TIME`]. After a
+//!   transaction the database rests, for a time that grows with what it took, and what comes meanwhile is collected: syncs
+//!   that are too many slow down the disk that others need too. What comes after the rest is applied at once; when somebody
+//!   waits for a message, the rest is short.
 //! - While a gap is repaired from a peer's log, deliveries go on being taken: the missing one may come after all. While a
 //!   snapshot is installed none are: the broker's prefetch bounds what waits.
 //! - Silence is not trusted: a heart says something every second, so the queue may not be bound any more.
@@ -20,12 +22,11 @@ use broadcast_protocol::replica::{Halt, Replica, Standing};
 use broadcast_protocol::report::NodeState;
 use broadcast_service::amqp::{AmqpError, Connection, Consumer, Delivery, Receipt};
 use broadcast_service::backoff::Backoff;
-use futures_util::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::batch::Batch;
-use crate::consumer::QueueConsumer;
+use crate::consumer::{PREFETCH, QueueConsumer};
 use crate::divergence::Divergence;
 use crate::rebuild::RebuildRequest;
 use crate::repair::{NoHelp, RebuildError, Wanted};
@@ -38,6 +39,11 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// How long messages are collected for one transaction.
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
+
+/// How many times as long as a transaction took the database rests after it, up to [`MAX_BATCH_TIME`], and when somebody
+/// waits.
+const REST: u32 = 4;
+const REST_WHEN_AWAITED: u32 = 1;
 
 /// A queue that gives nothing for so long is drained: the broker sends what it has at once.
 const DRAINED_AFTER: Duration = Duration::from_millis(500);
@@ -103,6 +109,10 @@ pub(crate) struct Session<'a> {
     number: u64,
     next_tag: Tag,
     unsettled: BTreeMap<Tag, Receipt>,
+    newest_awaited: Option<Tag>,
+    /// When the last transaction ended, and how long it took.
+    committed: Instant,
+    commit_time: Duration,
     /// When the last delivery came.
     heard: Instant,
     /// When that came, or everything was declared again.
@@ -142,6 +152,9 @@ impl<'a> Session<'a> {
             number: rand::random(),
             next_tag: 0,
             unsettled: BTreeMap::new(),
+            newest_awaited: None,
+            committed: Instant::now(),
+            commit_time: Duration::ZERO,
             heard: Instant::now(),
             checked: Instant::now(),
             fetch: None,
@@ -210,9 +223,14 @@ impl<'a> Session<'a> {
         let mut next = Some(first);
         while let Some(delivery) = next {
             self.take(delivery?, &mut batch);
-            let is_full =
-                batch.is_halted() || batch.bytes() >= MAX_BATCH_BYTES || started.elapsed() >= MAX_BATCH_TIME;
-            next = if is_full { None } else { self.consumer.next().now_or_never() };
+            let is_full = batch.is_halted()
+                || batch.bytes() >= MAX_BATCH_BYTES
+                || started.elapsed() >= MAX_BATCH_TIME
+                || self.unsettled.len() >= usize::from(PREFETCH);
+            let rest = if self.awaited().is_some() { REST_WHEN_AWAITED } else { REST };
+            let until = self.committed + (rest * self.commit_time).min(MAX_BATCH_TIME);
+            // What is there already is taken even when the time is over.
+            next = if is_full { None } else { timeout_at(until, self.consumer.next()).await.ok() };
         }
         self.commit(batch).await
     }
@@ -220,9 +238,17 @@ impl<'a> Session<'a> {
     fn take(&mut self, delivery: Delivery, batch: &mut Batch) {
         let tag = self.next_tag;
         self.next_tag += 1;
+        if delivery.awaited {
+            self.newest_awaited = Some(tag);
+        }
         self.unsettled.insert(tag, delivery.receipt);
         let steps = self.replica.receive(tag, &delivery.body);
         self.sort(steps, batch);
+    }
+
+    /// The newest delivery that somebody waits for, while it waits for the one that proves it.
+    fn awaited(&self) -> Option<Tag> {
+        self.newest_awaited.filter(|tag| self.unsettled.contains_key(tag))
     }
 
     async fn handle_repair(&mut self, messages: Vec<WriteMessage>) -> Result<(), End> {

@@ -80,6 +80,8 @@ pub(crate) struct Status {
     pub(crate) committed: Committed,
     /// What the newest session knows beyond that.
     pub(crate) knowledge: Knowledge,
+    /// The last write of those applied that somebody waited for.
+    pub(crate) awaited: u64,
     /// What became of the newest writes.
     pub(crate) outcomes: RecentOutcomes,
     /// Whether its queue has been bound: what is published from then on waits for it.
@@ -123,6 +125,7 @@ impl Status {
                 cut: committed.applied.cut,
                 ..Knowledge::default()
             },
+            awaited: 0,
             outcomes: RecentOutcomes::known_after(committed.applied.position.last),
             attached: false,
             state: NodeState::Bootstrapping,

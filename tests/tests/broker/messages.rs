@@ -6,6 +6,8 @@ use broadcast_protocol::write::{Write, WriteBatch};
 use broadcast_tests::broker::Broker;
 use broadcast_tests::client::wait_for;
 use broadcast_tests::standalone::{Cluster, RECOVERY};
+use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
 use serde_json::json;
 
 /// A message that is right in itself, at the beginning of the history of `cluster`.
@@ -52,6 +54,37 @@ async fn what_does_not_belong_on_the_exchange_is_set_aside_by_every_node_and_the
     dead.sort();
     expected.sort();
     assert_eq!(dead, expected, "each node's copy of each");
+}
+
+#[tokio::test]
+async fn a_message_says_whether_somebody_waits_until_it_is_applied() {
+    let broker = Broker::shared().await;
+    let cluster = Cluster::start(&broker.url(), 1).await;
+    let by_hand = broker.by_hand().await;
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let queue = by_hand.channel().queue_declare("".into(), options, FieldTable::default()).await.unwrap();
+    let (name, exchange) = (queue.name(), cluster.names().exchange().into());
+    let bind = by_hand.channel().queue_bind(
+        name.clone(),
+        exchange,
+        "".into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bind.await.unwrap();
+    for (ack, awaited) in [("broker", false), ("one", true), ("broker", false), ("all", true)] {
+        cluster.heart(0).put_with_ack("k", &json!(ack), ack, "20s").await.unwrap();
+        let headers = loop {
+            let message = by_hand.channel().basic_get(name.clone(), BasicGetOptions { no_ack: true }).await;
+            // Marks are in it too.
+            if let Some(message) = message.unwrap()
+                && message.delivery.properties.kind().as_ref().map(ShortString::as_str) == Some("write")
+            {
+                break message.delivery.properties.headers().clone().unwrap_or_default();
+            }
+        };
+        assert_eq!(headers.contains_key("awaited"), awaited, "ack={ack}");
+    }
 }
 
 #[tokio::test]

@@ -76,10 +76,14 @@ impl Session<'_> {
 
     pub(super) async fn commit(&mut self, batch: Batch) -> Result<(), End> {
         let Batch { changes, applied, repaired, acks, rejects, compare, mut halt, .. } = batch;
+        let awaited = self.awaited().is_some_and(|tag| acks.contains(&tag));
         if !changes.is_empty() {
             let started = Instant::now();
             match self.node.writer.change(changes).await {
-                Ok(committed) => self.show_applied(&committed, started, (applied, repaired)),
+                Ok(committed) => {
+                    (self.committed, self.commit_time) = (tokio::time::Instant::now(), started.elapsed());
+                    self.show_applied(&committed, started, (applied, repaired), awaited);
+                }
                 Err(error) => return Err(self.give_back(error, applied).await),
             }
         }

@@ -20,6 +20,7 @@ impl Session<'_> {
         applied: &AppliedBatch,
         started: Instant,
         (messages, repaired): (u64, u64),
+        awaited: bool,
     ) {
         // To keep messages for later is no proof that their rows can be written.
         if messages > 0 {
@@ -36,6 +37,9 @@ impl Session<'_> {
         let is_fresh = committed.at + CURRENT_WITHIN_MILLISECONDS >= unix_milliseconds();
         self.node.status.send_modify(|status| {
             status.committed = committed;
+            if awaited {
+                status.awaited = committed.applied.position.last;
+            }
             status.outcomes.extend(&applied.rejected);
             let is_current = is_fresh && self.replica.standing() == Standing::Current;
             status.lag = if is_current { Lag::Current } else { Lag::Behind { since: committed.at } };

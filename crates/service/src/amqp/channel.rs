@@ -9,11 +9,14 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,
     BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
 };
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation};
 
 use super::death::Death;
 use super::{AmqpError, CALL_DEADLINE, short, within};
+
+/// The header of a message that somebody waits for.
+const AWAITED: &str = "awaited";
 
 /// A channel for deliveries, and for messages that may get lost.
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ pub struct Outgoing<'a> {
     pub app_id: &'a str,
     /// The property `reply_to`.
     pub reply_to: Option<&'a str>,
+    /// Whether somebody waits until it is applied: the header `awaited`, which is left out otherwise.
+    pub awaited: bool,
     /// The body.
     pub body: &'a [u8],
 }
@@ -66,6 +71,8 @@ pub struct Delivery {
     pub reply_to: Option<String>,
     /// Where it comes from, when that was by the dead letters.
     pub death: Option<Death>,
+    /// Whether somebody waits until it is applied.
+    pub awaited: bool,
     /// What settles it. Dropping it leaves the delivery unsettled until its channel ends.
     pub receipt: Receipt,
 }
@@ -189,10 +196,12 @@ impl Consumer {
 impl Delivery {
     fn new(delivery: lapin::message::Delivery) -> Self {
         let properties = &delivery.properties;
+        let headers = properties.headers().as_ref();
         Self {
             kind: properties.kind().as_ref().map(ToString::to_string).unwrap_or_default(),
             reply_to: properties.reply_to().as_ref().map(ToString::to_string),
-            death: properties.headers().as_ref().and_then(Death::read),
+            death: headers.and_then(Death::read),
+            awaited: headers.is_some_and(|headers| headers.contains_key(AWAITED)),
             body: Bytes::from(delivery.data),
             receipt: Receipt(delivery.acker),
         }
@@ -243,6 +252,11 @@ fn build_properties(message: &Outgoing<'_>) -> Result<BasicProperties, AmqpError
     }
     if let Some(reply_to) = message.reply_to {
         properties = properties.with_reply_to(short(reply_to)?);
+    }
+    if message.awaited {
+        let mut headers = FieldTable::default();
+        headers.insert(short(AWAITED)?, AMQPValue::Boolean(true));
+        properties = properties.with_headers(headers);
     }
     Ok(properties)
 }
