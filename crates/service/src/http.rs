@@ -176,7 +176,12 @@ pub async fn serve(
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, _)) => {
+                // What is answered is small, and complete: nothing is gained by waiting for more. A client that has gone says so
+                // when it is read from.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
             // The client has gone already, or there are no more file descriptors: both pass.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
