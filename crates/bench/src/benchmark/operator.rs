@@ -190,7 +190,7 @@ async fn wait_for_exchange(broker: &Broker, name: &str) -> Result<()> {
 }
 
 fn count(requests: &Requests) -> f64 {
-    requests.values().map(|times| f64::from(u32::try_from(*times).unwrap_or(u32::MAX))).sum()
+    f64::from(u32::try_from(requests.values().sum::<usize>()).unwrap_or(u32::MAX))
 }
 
 fn build_report(all: &[(usize, Vec<Found>)]) -> Report {
