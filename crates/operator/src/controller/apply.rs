@@ -37,13 +37,16 @@ pub struct Applied {
     pub made: Vec<String>,
     /// The objects that are there now.
     pub objects: ObservedObjects,
-    /// The status as it was recorded on the way.
+    /// The status with what was recorded on the way.
     pub status: BroadcastClusterStatus,
+    /// The status as it stands in the resource by now.
+    pub saved: BroadcastClusterStatus,
     /// Why it ended early.
     pub failure: Option<ReconcileError>,
 }
 
-/// Does the steps.
+/// Does the steps. What is to be recorded is written before the next step that is something else; what is recorded in the end is left
+/// to the status that the pass writes.
 pub async fn apply(
     steps: &[Step],
     cluster: &ValidCluster,
@@ -51,7 +54,8 @@ pub async fn apply(
     observed: ObservedObjects,
     status: BroadcastClusterStatus,
 ) -> Applied {
-    let mut applied = Applied { done: 0, made: Vec::new(), objects: observed, status, failure: None };
+    let saved = status.clone();
+    let mut applied = Applied { done: 0, made: Vec::new(), objects: observed, status, saved, failure: None };
     for step in steps {
         tracing::debug!(cluster = cluster.names.cluster(), ?step, "applying");
         if let Err(error) = apply_step(step, cluster, tools, &mut applied).await {
@@ -69,6 +73,10 @@ async fn apply_step(
     tools: &Tools<'_>,
     applied: &mut Applied,
 ) -> Result<(), ReconcileError> {
+    if !step.is_note() && applied.status != applied.saved {
+        publish_status(tools.client, cluster, &applied.status).await?;
+        applied.saved.clone_from(&applied.status);
+    }
     match step {
         Step::RecordNodes(ids) => {
             let nodes = &mut applied.status.nodes;
@@ -79,15 +87,15 @@ async fn apply_step(
                 }
             }
             nodes.sort_by_key(|node| node.id);
-            publish_status(tools.client, cluster, &applied.status).await
+            Ok(())
         }
         Step::RecordGenesis => {
             applied.status.topology.genesis = true;
-            publish_status(tools.client, cluster, &applied.status).await
+            Ok(())
         }
         Step::RecordBacklogs(bytes) => {
             applied.status.topology.backlog_bytes.clone_from(bytes);
-            publish_status(tools.client, cluster, &applied.status).await
+            Ok(())
         }
         Step::CreateTokens(name) => create_tokens(tools.client, cluster, name).await,
         Step::Apply(object) => apply_object(object, cluster, tools.client, &mut applied.objects).await,

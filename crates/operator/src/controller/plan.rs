@@ -5,6 +5,8 @@
 //! - A node is written down before anything is made for it, so that nothing of it is ever forgotten.
 //! - Exchange, head queue and the mark of a new cluster are there before any pod; a node's queue is bound before its
 //!   pod, so that no write passes it by.
+//! - Before it stands in the status that the history of a new cluster has begun, only broker objects are made: everything else comes in
+//!   the passes after that one.
 //! - No queue goes while a pod of its node is left.
 //! - Of the nodes that exist at most one is replaced at a time (see [`crate::controller::rollout`]).
 
@@ -65,6 +67,11 @@ impl Step {
     pub fn is_repeated(&self) -> bool {
         matches!(self, Self::DeclareExchange(_) | Self::DeclareQueue(_))
     }
+
+    /// Whether it changes the status alone: one write is enough for all that come together.
+    pub fn is_note(&self) -> bool {
+        matches!(self, Self::RecordNodes(_) | Self::RecordBacklogs(_) | Self::RecordGenesis)
+    }
 }
 
 /// What to do.
@@ -85,11 +92,14 @@ pub fn plan(cluster: &ValidCluster, observed: &Observed) -> Result<Plan, BuildEr
         return Ok(Plan { steps: Vec::new(), members });
     }
     let mut members = decide_members(cluster, observed);
+    let backlogs = Backlogs::of(cluster, observed);
+    if !observed.genesis {
+        return Ok(Plan { steps: plan_beginning(cluster, observed, &members, &backlogs), members });
+    }
     let resources =
         build_resources(cluster, &members.staying, usable_access(cluster, observed), &observed.objects)?;
     let objects = resources.into_ordered()?;
     members.outdated = find_outdated(cluster, observed, &objects);
-    let backlogs = Backlogs::of(cluster, observed);
     let replaced = decide_replacement(cluster, observed, &members.outdated, &members.leaving)
         .filter(|id| observed.tokens.is_ok() && backlogs.lets_replace(cluster, observed, *id));
     members.outdated.retain(|id| Some(*id) != replaced);
@@ -123,6 +133,23 @@ fn usable_access<'a>(cluster: &ValidCluster, observed: &'a Observed) -> Option<&
     observed.access.as_ref().ok().filter(|_| is_usable)
 }
 
+/// The history of a new cluster begins when all that is to hold it is there.
+fn plan_beginning(
+    cluster: &ValidCluster,
+    observed: &Observed,
+    members: &Members,
+    backlogs: &Backlogs,
+) -> Vec<Step> {
+    let Ok(broker) = &observed.broker else { return Vec::new() };
+    let mut steps = plan_topology(cluster, observed, members, backlogs);
+    // Another resource's history goes on; and a mark that was not written down any more is there.
+    if !cluster.is_successor && broker.history.is_none() {
+        steps.push(Step::PublishGenesis(cluster.topology.names().head_queue()));
+    }
+    steps.push(Step::RecordGenesis);
+    steps
+}
+
 fn plan_topology(
     cluster: &ValidCluster,
     observed: &Observed,
@@ -135,20 +162,13 @@ fn plan_topology(
     if !members.staying.is_subset(&observed.recorded) {
         steps.push(Step::RecordNodes(members.staying.union(&members.leaving).copied().collect()));
     }
+    steps.extend(backlogs.plan_beginning(observed));
     steps.extend([
         Step::DeclareExchange(topology.dead_exchange()),
         Step::DeclareQueue(topology.dead_queue()),
         Step::DeclareExchange(topology.exchange()),
         Step::DeclareQueue(topology.head_queue()),
     ]);
-    if !observed.genesis {
-        // Another resource's history goes on; and a mark that was not written down any more is there.
-        if !cluster.is_successor && broker.history.is_none() {
-            steps.push(Step::PublishGenesis(topology.names().head_queue()));
-        }
-        steps.push(Step::RecordGenesis);
-    }
-    steps.extend(backlogs.plan_beginning(observed));
     let queues =
         members.staying.iter().filter_map(|id| backlogs.plan_queue(cluster, broker, *id, &members.outdated));
     steps.extend(queues);
@@ -174,9 +194,7 @@ fn plan_objects(
     let OrderedObjects { foundations, heart, nodes } = objects;
     let broker_is_ready = observed.broker.is_ok();
     let mut wanted = foundations;
-    if broker_is_ready || observed.genesis {
-        wanted.push(heart);
-    }
+    wanted.push(heart);
     for (id, of_node) in nodes {
         if broker_is_ready || observed.object(Kind::Deployment, &cluster.names.node(id)).is_some() {
             let may_go = |object: &DesiredObject| object.kind != Kind::Deployment || !waiting.contains(&id);

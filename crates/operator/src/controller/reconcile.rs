@@ -25,7 +25,7 @@ use crate::controller::actions::draft_actions;
 use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
 use crate::controller::drift::{count_repairs, draft_repairs};
 use crate::controller::error::ReconcileError;
-use crate::controller::events::{decide_events, publish_events};
+use crate::controller::events::{EventDraft, decide_events, publish_events};
 use crate::controller::known::Known;
 use crate::controller::members::Members;
 use crate::controller::memory::Memory;
@@ -136,6 +136,8 @@ struct Pass {
     /// Whether more was to be done than is done in every pass.
     has_changed: bool,
     applied: Applied,
+    /// What tells of what was done.
+    told: Vec<EventDraft>,
 }
 
 async fn reconcile_cluster(cluster: &BroadcastCluster, context: &Context) -> Result<Action, ReconcileError> {
@@ -204,8 +206,8 @@ async fn run_pass(
     let mut applied = apply(&steps, &valid, &tools, objects, recorded.clone()).await;
     close(session).await;
     let missing = applied.made.iter().filter(|object| expected.contains(*object)).cloned().collect();
-    let done = actions.into_iter().filter(|(place, _)| *place < applied.done).map(|(_, draft)| draft);
-    publish_events(&context.recorder, &cluster.object_ref(&()), done.collect()).await;
+    let told = actions.into_iter().filter(|(place, _)| *place < applied.done).map(|(_, draft)| draft);
+    let told = told.collect();
     observed.objects = std::mem::take(&mut applied.objects);
     show_queues(cluster, &observed, context);
     if applied.failure.is_none() && steps.contains(&Step::RemoveFinalizer) {
@@ -213,7 +215,7 @@ async fn run_pass(
         return Ok(None);
     }
     let has_changed = !steps.iter().all(Step::is_repeated);
-    Ok(Some(Pass { valid, observed, missing, members, has_changed, applied }))
+    Ok(Some(Pass { valid, observed, missing, members, has_changed, applied, told }))
 }
 
 /// Status, events, and the delay until the next pass.
@@ -223,8 +225,7 @@ async fn conclude(
     pass: Pass,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let Pass { valid, observed, missing, members, has_changed, applied } = pass;
-    publish_repairs(cluster, &valid, (&observed, missing), context).await;
+    let Pass { valid, observed, missing, members, has_changed, applied, told } = pass;
     let findings = Findings {
         cluster: &valid,
         observed: &observed,
@@ -234,11 +235,23 @@ async fn conclude(
     context.memory.note_finding(&valid.uid);
     let status = build_status(&findings, &applied.status, Timestamp::now());
     context.metrics.set_status(&label_of(cluster), &status);
-    let is_written = publish(cluster, &recorded, &applied.status, &status, context).await?;
+    let written = publish(cluster, &applied.saved, &status, context).await;
+    // The status matters more. One that cannot be written does not keep anybody from knowing what was done.
+    publish_events(&context.recorder, &cluster.object_ref(&()), told).await;
+    publish_repairs(cluster, &valid, (&observed, missing), context).await;
+    let is_written = written?;
+    if is_written {
+        let news = decide_events(&recorded, &status);
+        publish_events(&context.recorder, &cluster.object_ref(&()), news).await;
+    }
     if let Some(failure) = applied.failure {
         return Err(failure);
     }
+    let has_begun = !observed.genesis && status.topology.genesis;
     observed.into_outcome()?;
+    if has_begun {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
     Ok(requeue(&valid.uid, &members, &status, has_changed || is_written, context))
 }
 
@@ -322,23 +335,20 @@ async fn publish_failure(
     Ok(())
 }
 
-/// Writes the status if it says something new, and then tells what changed since `recorded`. `written` is what stands
-/// in the resource by now.
+/// Writes the status if it says something new. `saved` is what stands in the resource by now.
 async fn publish(
     cluster: &BroadcastCluster,
-    recorded: &BroadcastClusterStatus,
-    written: &BroadcastClusterStatus,
+    saved: &BroadcastClusterStatus,
     status: &BroadcastClusterStatus,
     context: &Context,
 ) -> Result<bool, ReconcileError> {
     let uid = cluster.uid().unwrap_or_default();
-    if !decide_write(written, status, context.memory.since_write(&uid)) {
+    if !decide_write(saved, status, context.memory.since_write(&uid)) {
         return Ok(false);
     }
     let namespace = cluster.namespace().unwrap_or_default();
     publish_status_of(&context.client, &namespace, &cluster.name_any(), status).await?;
     context.memory.note_write(&uid);
-    publish_events(&context.recorder, &cluster.object_ref(&()), decide_events(recorded, status)).await;
     Ok(true)
 }
 

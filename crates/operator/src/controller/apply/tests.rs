@@ -91,7 +91,7 @@ async fn a_refusal_says_what_was_asked_and_what_was_answered() {
 }
 
 #[tokio::test]
-async fn nodes_are_written_down_once_and_in_order() {
+async fn nodes_are_written_down_in_order_and_once_before_what_is_made_for_them() {
     let request = format!("PATCH {RESOURCE}/status?&force=true&fieldManager=broadcast-operator");
     let answer = || serde_json::to_value(cluster()).unwrap();
     let first = expect(&request, answer()).checked(|body| {
@@ -99,11 +99,20 @@ async fn nodes_are_written_down_once_and_in_order() {
             body["status"]["nodes"][1],
             json!({"id": 2, "phase": "Pending", "queue": "write_requests_node_2"})
         );
+        assert_eq!(body["status"]["topology"]["backlogBytes"], json!([7]));
     });
-    let steps = [Step::RecordNodes(ids([1, 2])), Step::RecordNodes(ids([1, 3]))];
-    let applied = apply_with(&steps, ObservedObjects::new(), vec![first, expect(&request, answer())]).await;
-    let recorded: Vec<_> = applied.status.nodes.iter().map(|node| node.id).collect();
-    assert_eq!(recorded, [1, 2, 3]);
+    let steps = [
+        Step::RecordNodes(ids([1, 2])),
+        Step::RecordBacklogs(vec![7]),
+        Step::DeclareExchange(valid().topology.exchange()),
+        Step::RecordNodes(ids([1, 3])),
+        Step::RecordGenesis,
+    ];
+    let applied = apply_with(&steps, ObservedObjects::new(), vec![first]).await;
+    let recorded =
+        |status: &BroadcastClusterStatus| status.nodes.iter().map(|node| node.id).collect::<Vec<_>>();
+    assert_eq!((recorded(&applied.saved), recorded(&applied.status)), (vec![1, 2], vec![1, 2, 3]));
+    assert!(!applied.saved.topology.genesis && applied.status.topology.genesis);
 }
 
 #[tokio::test]

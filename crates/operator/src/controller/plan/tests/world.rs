@@ -29,6 +29,8 @@ pub(super) struct World {
     /// How often the Secret with the tokens was made.
     pub(super) tokens_made: u32,
     pub(super) released: bool,
+    /// What was recorded and is not written yet.
+    pub(super) unsaved: Vec<Step>,
     /// An image whose pods never get ready.
     pub(super) broken_image: Option<&'static str>,
 }
@@ -70,21 +72,42 @@ impl World {
 
     /// Does the steps of a pass, up to the first that fails, and writes the status in the end.
     pub(super) fn pass(&mut self, cluster: &ValidCluster, plan: &Plan) {
-        if self.exec_first(cluster, plan, usize::MAX) {
+        let is_done = plan.steps.iter().all(|step| self.exec(cluster, step).is_ok());
+        self.save(cluster);
+        if is_done {
             self.recorded = plan.members.staying.union(&plan.members.leaving).copied().collect();
             self.removing.clone_from(&plan.members.leaving);
         }
     }
 
-    /// The operator is killed after so many steps of a pass. False when it failed before.
-    pub(super) fn exec_first(&mut self, cluster: &ValidCluster, plan: &Plan, survived: usize) -> bool {
-        plan.steps.iter().take(survived).all(|step| self.exec(cluster, step).is_ok())
+    /// The operator is killed after so many steps of a pass: what it had not written is lost.
+    pub(super) fn exec_first(&mut self, cluster: &ValidCluster, plan: &Plan, survived: usize) {
+        let _ = plan.steps.iter().take(survived).all(|step| self.exec(cluster, step).is_ok());
+        self.unsaved.clear();
+    }
+
+    /// Writes what was recorded.
+    fn save(&mut self, cluster: &ValidCluster) {
+        for step in std::mem::take(&mut self.unsaved) {
+            match step {
+                Step::RecordNodes(ids) => self.recorded = ids,
+                Step::RecordBacklogs(bytes) => self.backlogs = bytes,
+                Step::RecordGenesis => {
+                    assert!(self.genesis_published || cluster.is_successor);
+                    self.genesis_recorded = true;
+                }
+                step => panic!("{step:?}"),
+            }
+        }
     }
 
     pub(super) fn exec(&mut self, cluster: &ValidCluster, step: &Step) -> Result<(), ArgumentsDiffer> {
+        if step.is_note() {
+            self.unsaved.push(step.clone());
+            return Ok(());
+        }
+        self.save(cluster);
         match step {
-            Step::RecordNodes(ids) => self.recorded.clone_from(ids),
-            Step::RecordBacklogs(bytes) => self.backlogs.clone_from(bytes),
             Step::DeclareExchange(exchange) => drop(self.exchanges.insert(exchange.name.clone())),
             Step::DeclareQueue(queue) => return self.declare(cluster, queue),
             Step::ReplaceQueue { queue, former } => {
@@ -98,10 +121,7 @@ impl World {
                 assert!(!self.genesis_published, "twice");
                 self.genesis_published = true;
             }
-            Step::RecordGenesis => {
-                assert!(self.genesis_published || cluster.is_successor);
-                self.genesis_recorded = true;
-            }
+            Step::RecordNodes(_) | Step::RecordBacklogs(_) | Step::RecordGenesis => {}
             Step::CreateTokens(_) => self.tokens_made += 1,
             Step::Apply(object) => self.apply(cluster, object),
             Step::Delete(kind, name) => {
@@ -183,7 +203,7 @@ impl World {
             let plan = plan(cluster, &self.observed(cluster)).unwrap();
             let killed = survived.take().filter(|steps| *steps < plan.steps.len());
             match killed {
-                Some(steps) => _ = self.exec_first(cluster, &plan, steps),
+                Some(steps) => self.exec_first(cluster, &plan, steps),
                 None => self.pass(cluster, &plan),
             }
             if killed.is_none() && self.is_settled(&plan) {
