@@ -12,6 +12,7 @@ use crate::broker::{
     remove_exchange, remove_queue, replace_queue,
 };
 use crate::controller::error::{Problem, ReconcileError};
+use crate::controller::known::Known;
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
 use crate::controller::observe::{api_of, belongs_to};
 use crate::controller::plan::Step;
@@ -24,6 +25,8 @@ use crate::names::{FINALIZER, MANAGER};
 pub struct Tools<'a> {
     /// The API server.
     pub client: &'a Client,
+    /// Where objects are known from without asking.
+    pub known: &'a Known,
     /// The broker, if it was reached.
     pub session: Option<&'a Session>,
 }
@@ -98,10 +101,8 @@ async fn apply_step(
             Ok(())
         }
         Step::CreateTokens(name) => create_tokens(tools.client, cluster, name).await,
-        Step::Apply(object) => apply_object(object, cluster, tools.client, &mut applied.objects).await,
-        Step::Delete(kind, name) => {
-            delete_object(*kind, name, cluster, tools.client, &mut applied.objects).await
-        }
+        Step::Apply(object) => apply_object(object, cluster, tools, &mut applied.objects).await,
+        Step::Delete(kind, name) => delete_object(*kind, name, cluster, tools, &mut applied.objects).await,
         Step::RemoveFinalizer => remove_finalizer(tools.client, cluster).await,
         Step::DeclareExchange(_)
         | Step::DeclareQueue(_)
@@ -151,10 +152,10 @@ async fn apply_broker_step(
 async fn apply_object(
     object: &DesiredObject,
     cluster: &ValidCluster,
-    client: &Client,
+    tools: &Tools<'_>,
     objects: &mut ObservedObjects,
 ) -> Result<(), ReconcileError> {
-    let api = api_of(client, &cluster.namespace, object.kind);
+    let api = api_of(tools.client, &cluster.namespace, object.kind);
     let (kind, name) = (object.kind, &object.name);
     let key = (kind, name.clone());
     if !objects.contains_key(&key) {
@@ -171,6 +172,7 @@ async fn apply_object(
         .await
         .map_err(ReconcileError::kube(format!("apply {} {name}", kind.as_str())))?;
     objects.insert(key, serde_json::to_value(&result).unwrap_or_default());
+    tools.known.note_write(cluster, kind, result);
     Ok(())
 }
 
@@ -179,15 +181,20 @@ async fn delete_object(
     kind: Kind,
     name: &str,
     cluster: &ValidCluster,
-    client: &Client,
+    tools: &Tools<'_>,
     objects: &mut ObservedObjects,
 ) -> Result<(), ReconcileError> {
     let parameters =
         DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
-    match api_of(client, &cluster.namespace, kind).delete(name, &parameters).await {
+    match api_of(tools.client, &cluster.namespace, kind).delete(name, &parameters).await {
+        // When it is gone, a watch tells.
+        Ok(answer) => {
+            if let Some(going) = answer.left() {
+                tools.known.note_write(cluster, kind, going);
+            }
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(ReconcileError::kube(format!("delete {} {name}", kind.as_str()))(error)),
-        Ok(_) => {}
     }
     objects.remove(&(kind, name.to_owned()));
     Ok(())

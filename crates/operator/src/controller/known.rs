@@ -1,7 +1,14 @@
-//! The objects and pods of all clusters as watches show them: what a pass looks at first.
+//! The objects and pods of all clusters as watches show them, and as this process has written them since: what a pass decides on.
 //!
-//! - It may lag behind, so it decides one thing only: that there is nothing to do. Whatever is done is decided on what is read
-//!   anew.
+//! - It may lag behind what others do, so nothing is taken away, and no pod replaced, by what it shows: a pass that would do so reads
+//!   all of it anew and decides again (see [`Step::takes_away`](crate::controller::plan::Step::takes_away)).
+//! - To add something it is good enough. This process alone makes these objects, and what it makes is in here before the pass goes
+//!   on; what its predecessor made was there before the first lists. The nodes that there are stand in the status, and the queues are the
+//!   broker's to show: both are read in every pass.
+//! - Where it lacks an object all the same (an answer was lost on the way, a list is a little old), that is read before it is made, and
+//!   made as it is already. Where it shows one that is gone, the watch tells of that, which begins a pass.
+//! - What a watch or a list shows later than a newer version is no news. What a list lacks goes; if it came after the list the watch shows
+//!   it again.
 //! - Secrets are not in it.
 //! - An object is kept as compressed text, without what nobody reads: a thousand clusters have more than ten thousand.
 
@@ -58,14 +65,18 @@ struct OfOne {
 
 /// An object as compressed JSON.
 #[derive(PartialEq, Eq)]
-struct Kept(Box<[u8]>);
+struct Kept {
+    version: u64,
+    json: Box<[u8]>,
+}
 
 /// What is watched, and how it is kept. One answers whether anything changed.
 trait Shelf: Clone + Send + Sync + 'static {
     type Object: Resource<DynamicType: Clone> + Clone + Debug + DeserializeOwned + Send + 'static;
 
     fn put(&self, known: &mut OfOne, object: Self::Object) -> bool;
-    fn take(&self, known: &mut OfOne, name: &str) -> bool;
+    /// Takes away what is not newer than this version.
+    fn take(&self, known: &mut OfOne, name: &str, version: u64) -> bool;
     fn names(&self, known: &OfOne) -> Vec<String>;
 }
 
@@ -136,6 +147,14 @@ impl Known {
         Some((objects, found.pods.values().cloned().collect()))
     }
 
+    /// This process has written an object of a cluster.
+    pub fn note_write(&self, valid: &ValidCluster, kind: Kind, written: DynamicObject) {
+        if kind != Kind::Secret && self.is_complete() {
+            let cluster = cluster_label(Some(&valid.namespace), valid.names.cluster());
+            Objects(kind).put(self.all().entry(cluster).or_default(), written);
+        }
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<String, OfOne>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,11 +190,12 @@ impl Scope {
                 }
                 Ok(Event::Apply(object)) => self.put(&kind, object),
                 Ok(Event::Delete(object)) => {
-                    label_of(&object).filter(|cluster| self.take(&kind, cluster, &object.name_any()))
+                    let version = version_of(&object);
+                    label_of(&object).filter(|cluster| self.take(&kind, cluster, &object.name_any(), version))
                 }
                 Ok(Event::InitDone) => {
                     for (cluster, name) in std::mem::take(&mut unseen) {
-                        if self.take(&kind, &cluster, &name) {
+                        if self.take(&kind, &cluster, &name, u64::MAX) {
                             self.tell(&cluster).await;
                         }
                     }
@@ -202,10 +222,10 @@ impl Scope {
         kind.put(self.known.all().entry(cluster.clone()).or_default(), object).then_some(cluster)
     }
 
-    fn take<S: Shelf>(&self, kind: &S, cluster: &str, name: &str) -> bool {
+    fn take<S: Shelf>(&self, kind: &S, cluster: &str, name: &str, version: u64) -> bool {
         let mut clusters = self.known.all();
         let Some(of_one) = clusters.get_mut(cluster) else { return false };
-        let was_there = kind.take(of_one, name);
+        let was_there = kind.take(of_one, name, version);
         if of_one.objects.is_empty() && of_one.pods.is_empty() {
             clusters.remove(cluster);
         }
@@ -238,15 +258,17 @@ impl Shelf for Objects {
         object.metadata.managed_fields = None;
         let key = (self.0, object.name_any());
         let kept = Kept::new(&object);
-        if known.objects.get(&key) == Some(&kept) {
+        if known.objects.get(&key).is_some_and(|before| *before == kept || before.version > kept.version) {
             return false;
         }
         known.objects.insert(key, kept);
         true
     }
 
-    fn take(&self, known: &mut OfOne, name: &str) -> bool {
-        known.objects.remove(&(self.0, name.to_owned())).is_some()
+    fn take(&self, known: &mut OfOne, name: &str, version: u64) -> bool {
+        let key = (self.0, name.to_owned());
+        let is_old = known.objects.get(&key).is_some_and(|kept| kept.version <= version);
+        is_old && known.objects.remove(&key).is_some()
     }
 
     fn names(&self, known: &OfOne) -> Vec<String> {
@@ -262,7 +284,7 @@ impl Shelf for Pods {
         known.pods.insert(pod.name.clone(), pod.clone()).is_none_or(|before| before != pod)
     }
 
-    fn take(&self, known: &mut OfOne, name: &str) -> bool {
+    fn take(&self, known: &mut OfOne, name: &str, _: u64) -> bool {
         known.pods.remove(name).is_some()
     }
 
@@ -275,12 +297,17 @@ impl Kept {
     fn new(object: &DynamicObject) -> Self {
         // What came out of JSON goes back into it.
         let text = serde_json::to_vec(object).unwrap_or_default();
-        Self(lz4_flex::compress_prepend_size(&text).into())
+        Self { version: version_of(object), json: lz4_flex::compress_prepend_size(&text).into() }
     }
 
     fn read(&self) -> Option<DynamicObject> {
-        serde_json::from_slice(&lz4_flex::decompress_size_prepended(&self.0).ok()?).ok()
+        serde_json::from_slice(&lz4_flex::decompress_size_prepended(&self.json).ok()?).ok()
     }
+}
+
+/// The API server counts them up.
+fn version_of(object: &impl ResourceExt) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// The cluster that an object says it belongs to.

@@ -19,7 +19,7 @@ use crate::controller::backlogs::Backlogs;
 use crate::controller::build::{BuildError, OrderedObjects, build_resources};
 use crate::controller::error::Problem;
 use crate::controller::members::{Members, decide_members, is_live};
-use crate::controller::objects::{DesiredObject, Kind};
+use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
 use crate::controller::observe::Observed;
 use crate::controller::rollout::decide_replacement;
 use crate::controller::tokens::ObservedTokens;
@@ -68,6 +68,27 @@ impl Step {
         matches!(self, Self::DeclareExchange(_) | Self::DeclareQueue(_))
     }
 
+    /// Whether it takes something away, or gives a Deployment another pod: that is decided on what was read just now.
+    pub fn takes_away(&self, objects: &ObservedObjects) -> bool {
+        match self {
+            Self::Apply(object) => {
+                object.kind == Kind::Deployment && objects.contains_key(&(object.kind, object.name.clone()))
+            }
+            Self::Delete(..)
+            | Self::ReplaceQueue { .. }
+            | Self::RemoveQueue(_)
+            | Self::RemoveExchange(_)
+            | Self::RemoveFinalizer => true,
+            Self::RecordNodes(_)
+            | Self::RecordBacklogs(_)
+            | Self::RecordGenesis
+            | Self::DeclareExchange(_)
+            | Self::DeclareQueue(_)
+            | Self::PublishGenesis(_)
+            | Self::CreateTokens(_) => false,
+        }
+    }
+
     /// Whether it changes the status alone: one write is enough for all that come together.
     pub fn is_note(&self) -> bool {
         matches!(self, Self::RecordNodes(_) | Self::RecordBacklogs(_) | Self::RecordGenesis)
@@ -81,6 +102,13 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The nodes afterwards.
     pub members: Members,
+}
+
+impl Plan {
+    /// Whether any step takes something away.
+    pub fn takes_away(&self, observed: &Observed) -> bool {
+        self.steps.iter().any(|step| step.takes_away(&observed.objects))
+    }
 }
 
 /// Plans the pass of a resource that is wanted.

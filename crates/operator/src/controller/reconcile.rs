@@ -1,5 +1,6 @@
 //! One pass over one resource, from the API server's answer to the delay until the next pass.
 
+mod decide;
 mod quiet;
 mod release;
 
@@ -29,8 +30,8 @@ use crate::controller::events::{EventDraft, decide_events, publish_events};
 use crate::controller::known::Known;
 use crate::controller::members::Members;
 use crate::controller::memory::Memory;
-use crate::controller::observe::{Observed, Sources, fetch_observed};
-use crate::controller::plan::{Plan, Step, plan, plan_deletion};
+use crate::controller::observe::{Observed, Sources};
+use crate::controller::plan::{Plan, Step};
 use crate::controller::status::{
     Findings, build_failure_status, build_status, condition, decide_write, publish_conditions,
     publish_status_of,
@@ -40,6 +41,7 @@ use crate::controller::validate::{Installation, ValidCluster, validate};
 use crate::lease::Leadership;
 use crate::metrics::{Metrics, cluster_label};
 use crate::names::FINALIZER;
+use decide::{Decided, decide};
 use release::report_release;
 
 /// How long the work of a pass may take.
@@ -104,8 +106,8 @@ pub fn decide_retry(watched: &WatchedCluster, context: &Context) -> Action {
     Action::requeue(context.memory.next_delay(&watched.uid().unwrap_or_default()))
 }
 
-/// The watches may lag behind this process's own writes, and a mark must not be published twice: so when there is anything to
-/// do, the resource and all that belongs to it are read again.
+/// The watch of the resources may lag behind this process's own writes, and a mark must not be published twice: so when there is anything
+/// to do, the resource is read again.
 async fn reconcile_current(watched: &WatchedCluster, context: &Context) -> Result<Action, ReconcileError> {
     if let DeserializeGuard(Ok(cluster)) = watched
         && let Some(ended) = quiet::reconcile_known(cluster, context).await
@@ -179,25 +181,11 @@ async fn run_pass(
     if deleted_at.is_none() && !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         add_finalizer(&context.client, cluster).await?;
     }
-    let sources = build_sources(&valid, None, context);
-    let (mut observed, session) = fetch_observed(cluster, &valid, &sources).await?;
-    if let Ok(access) = &observed.access {
-        context.memory.note_access(&valid.uid, access);
-    }
-    let planned = match deleted_at {
-        Some(since) => plan_deletion(&valid, &observed, context.is_overdue(since)),
-        None => plan(&valid, &observed),
-    };
-    let Plan { steps, members } = match planned {
-        Ok(plan) => plan,
-        Err(error) => {
-            close(session).await;
-            return Err(error.into());
-        }
-    };
+    let Decided { mut observed, session, plan: Plan { steps, members } } =
+        decide(cluster, &valid, deleted_at, context).await?;
     let is_wanted = deleted_at.is_none() && !valid.annotations.paused;
     let expected = if is_wanted { observed.expected(valid.topology.names()) } else { BTreeSet::new() };
-    let tools = Tools { client: &context.client, session: session.as_ref() };
+    let tools = Tools { client: &context.client, known: &context.known, session: session.as_ref() };
     let actions = match deleted_at {
         Some(_) => Vec::new(),
         None => draft_actions(&valid, &observed.recorded, &observed.objects, &steps),

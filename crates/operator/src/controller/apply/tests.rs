@@ -22,7 +22,7 @@ async fn apply_with(steps: &[Step], observed: ObservedObjects, exchanges: Vec<Ex
     let (client, server) = api_server(exchanges);
     let status = cluster().status.unwrap_or_default();
     let applied = {
-        let tools = Tools { client: &client, session: None };
+        let tools = Tools { client: &client, known: &Known::nothing(), session: None };
         apply(steps, &valid(), &tools, observed, status).await
     };
     drop(client);

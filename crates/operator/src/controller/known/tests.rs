@@ -39,7 +39,8 @@ fn an_object_is_found_as_it_was_put_but_for_who_wrote_it() {
         (&json!({"replicas": 2}), None)
     );
     assert!(pods.is_empty());
-    assert!(scope.take(&shelf, "shop/orders", "a") && !scope.take(&shelf, "shop/orders", "a"));
+    let take = || scope.take(&shelf, "shop/orders", "a", 0);
+    assert!(take() && !take());
     assert_eq!(known.find(&valid).unwrap().0.len(), 0);
     assert!(known.all().is_empty());
 }
@@ -65,4 +66,51 @@ fn a_list_shows_what_is_gone_in_its_own_namespace_and_of_its_own_kind() {
     assert_eq!(keys(Some("other"), &deployments), 0);
     assert_eq!(keys(None, &Objects(Kind::ConfigMap)), 0);
     assert_eq!(scope(&known, None).0.keys(&Pods).len(), 1);
+}
+
+fn version(version: u64, replicas: u64) -> DynamicObject {
+    let mut object = object("a", &json!({"replicas": replicas}));
+    object.metadata.resource_version = Some(version.to_string());
+    object
+}
+
+/// How many replicas the one object has.
+fn replicas(known: &Known) -> Option<u64> {
+    known.find(&valid()).unwrap().0.first()?.1.data["spec"]["replicas"].as_u64()
+}
+
+#[test]
+fn what_was_written_is_known_at_once_and_what_a_watch_shows_of_before_is_no_news() {
+    let known = complete();
+    let (scope, _changed) = scope(&known, None);
+    let shelf = Objects(Kind::Deployment);
+    known.note_write(&valid(), Kind::Deployment, version(9, 1));
+    known.note_write(&valid(), Kind::Secret, version(9, 1));
+    assert_eq!((replicas(&known), known.find(&valid()).unwrap().0.len()), (Some(1), 1), "and no Secret");
+    assert_eq!(scope.put(&shelf, version(8, 7)), None);
+    assert_eq!(scope.put(&shelf, version(9, 1)), None, "the write itself");
+    assert_eq!(replicas(&known), Some(1));
+    assert!(scope.put(&shelf, version(10, 2)).is_some());
+    // An answer may come later than what the watch shows.
+    known.note_write(&valid(), Kind::Deployment, version(9, 1));
+    assert_eq!(replicas(&known), Some(2));
+}
+
+#[test]
+fn what_is_made_anew_does_not_go_with_what_was_there_before() {
+    let known = complete();
+    let (scope, _changed) = scope(&known, None);
+    let take = |version| scope.take(&Objects(Kind::Deployment), "shop/orders", "a", version);
+    known.note_write(&valid(), Kind::Deployment, version(12, 1));
+    assert!(!take(11) && replicas(&known) == Some(1));
+    assert!(take(13) && replicas(&known).is_none());
+    known.note_write(&valid(), Kind::Deployment, version(14, 1));
+    assert!(take(u64::MAX), "a list that lacks it says nothing of versions");
+}
+
+#[test]
+fn nothing_is_noted_before_everything_is_known() {
+    let known = Known::nothing();
+    known.note_write(&valid(), Kind::Deployment, version(9, 1));
+    assert!(known.all().is_empty());
 }

@@ -70,7 +70,7 @@ async fn look_after_broker(
     if is_missed || !plan.steps.iter().all(Step::is_repeated) {
         return None;
     }
-    let tools = Tools { client: &context.client, session };
+    let tools = Tools { client: &context.client, known: &context.known, session };
     let objects = std::mem::take(&mut observed.objects);
     let applied = apply(&plan.steps, valid, &tools, objects, recorded.clone()).await;
     observed.objects = applied.objects;
