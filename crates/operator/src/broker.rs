@@ -85,22 +85,23 @@ impl ObservedBroker {
     }
 }
 
-/// Connects, if nobody has, and looks at the queues of `ids`.
+/// Connects, if nobody has, and looks at the queues of `ids`. Before a history has begun, `beginning` is its id.
 pub async fn fetch_broker(
     brokers: &Brokers,
     access: &BrokerAccess,
     names: &BrokerNames,
     ids: &BTreeSet<NodeId>,
+    beginning: Option<&str>,
 ) -> Result<(Session, ObservedBroker), BrokerError> {
     let connect = async || {
         brokers.connect(access.url()).await.map_err(BrokerError::about(format!("Secret {}", access.secret())))
     };
     let (connection, is_new) = connect().await?;
-    match look(&connection, names, ids).await {
+    match look(&connection, names, ids, beginning).await {
         Err(error) if !is_new && !error.is_refusal() => {
             // It had died, which nobody noticed before it was used.
             brokers.discard(&connection);
-            look(&connect().await?.0, names, ids).await
+            look(&connect().await?.0, names, ids, beginning).await
         }
         looked => looked,
     }
@@ -110,9 +111,17 @@ async fn look(
     connection: &Arc<Connection>,
     names: &BrokerNames,
     ids: &BTreeSet<NodeId>,
+    beginning: Option<&str>,
 ) -> Result<(Session, ObservedBroker), BrokerError> {
     let session = Calls::new(connection.clone());
     let mut observed = ObservedBroker::default();
+    if let Some(own) = beginning {
+        observed.history = fetch_history(&session, &names.head_queue(), own).await?;
+        // Nothing was made yet.
+        if ids.is_empty() {
+            return Ok((session, observed));
+        }
+    }
     for id in ids {
         let queue = names.node_queue(*id);
         match inspect_queue(&session, &queue).await? {
@@ -151,7 +160,7 @@ async fn inspect_queue(session: &Session, queue: &str) -> Result<Option<QueueDep
 
 /// The id of the history that a head queue has a message of; the message stays there.
 /// `own` is the id of the one that is expected.
-pub async fn fetch_history(
+async fn fetch_history(
     session: &Session,
     head_queue: &str,
     own: &str,
@@ -184,23 +193,28 @@ pub async fn publish_genesis(session: &Session, cluster: &str, head_queue: &str)
     publish.await.map_err(BrokerError::about(describe_queue(head_queue)))
 }
 
-/// Declares an exchange, and says whether it was not there. That is looked at once more, as others may have deleted or
-/// declared it since all was looked at.
+/// Declares an exchange, and says whether it was not there, if that `matters`. That is looked at once more, as others may have deleted
+/// or declared it since all was looked at.
 pub async fn declare_exchange(
     session: &Session,
     exchange: &ExchangeDeclaration,
+    matters: bool,
 ) -> Result<bool, BrokerError> {
     let declare = async {
-        let is_there = session.has_exchange(&exchange.name).await?;
+        let is_there = !matters || session.has_exchange(&exchange.name).await?;
         session.declare_exchange(exchange).await.map(|()| !is_there)
     };
     declare.await.map_err(BrokerError::about(describe_exchange(&exchange.name)))
 }
 
-/// Declares a queue and binds it, and says whether it was not there.
-pub async fn declare_queue(session: &Session, queue: &QueueDeclaration) -> Result<bool, BrokerError> {
+/// Declares a queue and binds it, and says whether it was not there, if that `matters`.
+pub async fn declare_queue(
+    session: &Session,
+    queue: &QueueDeclaration,
+    matters: bool,
+) -> Result<bool, BrokerError> {
     let declare = async {
-        let is_there = session.inspect_queue(&queue.name).await?.is_some();
+        let is_there = !matters || session.inspect_queue(&queue.name).await?.is_some();
         session.declare_queue(queue).await.map(|()| !is_there)
     };
     declare.await.map_err(BrokerError::about(describe_queue(&queue.name)))

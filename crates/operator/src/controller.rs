@@ -38,7 +38,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Config, Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{WatchStreamExt, reflector};
+use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, reflector};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,12 @@ pub fn build_controller(
         .default_backoff()
         .modify(|watched| watched.meta_mut().managed_fields = None)
         .reflect(writer)
-        .applied_objects();
+        .applied_objects()
+        // What this process writes into a status is no reason to look again.
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
     let changes =
         stream::unfold(changes, async |mut changes| changes.recv().await.map(|changed| (changed, changes)));
     let controller = Controller::for_stream(clusters, store.clone())

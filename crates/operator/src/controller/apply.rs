@@ -3,14 +3,14 @@
 use broadcast_api::{BroadcastCluster, BroadcastClusterStatus, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
-use kube::core::DynamicObject;
-use kube::{Client, CustomResourceExt, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::broker::{
     Session, declare_exchange, declare_queue, describe_exchange, describe_queue, publish_genesis,
     remove_exchange, remove_queue, replace_queue,
 };
+use crate::controller::WatchedCluster;
 use crate::controller::error::{Problem, ReconcileError};
 use crate::controller::known::Known;
 use crate::controller::objects::{DesiredObject, Kind, ObservedObjects};
@@ -110,7 +110,9 @@ async fn apply_step(
         | Step::PublishGenesis(_)
         | Step::RemoveQueue(_)
         | Step::RemoveExchange(_) => {
-            let made = apply_broker_step(step, cluster, tools.session).await?;
+            // At the beginning nothing has been there before.
+            let has_begun = applied.status.topology.genesis;
+            let made = apply_broker_step(step, cluster, tools.session, has_begun).await?;
             applied.made.extend(made);
             Ok(())
         }
@@ -122,16 +124,17 @@ async fn apply_broker_step(
     step: &Step,
     cluster: &ValidCluster,
     session: Option<&Session>,
+    has_begun: bool,
 ) -> Result<Option<String>, Problem> {
     // A plan has steps for the broker only when it was reached.
     let Some(session) = session else { return Ok(None) };
     match step {
         Step::DeclareExchange(exchange) => {
-            let is_new = declare_exchange(session, exchange).await?;
+            let is_new = declare_exchange(session, exchange, has_begun).await?;
             return Ok(is_new.then(|| describe_exchange(&exchange.name)));
         }
         Step::DeclareQueue(queue) => {
-            let is_new = declare_queue(session, queue).await?;
+            let is_new = declare_queue(session, queue, has_begun).await?;
             return Ok(is_new.then(|| describe_queue(&queue.name)));
         }
         Step::ReplaceQueue { queue, former } => replace_queue(session, queue, former).await?,
@@ -201,7 +204,10 @@ async fn delete_object(
 }
 
 /// Makes sure that the resource is not gone before what it has on the broker.
-pub async fn add_finalizer(client: &Client, cluster: &BroadcastCluster) -> Result<(), ReconcileError> {
+pub async fn add_finalizer(
+    client: &Client,
+    cluster: &BroadcastCluster,
+) -> Result<WatchedCluster, ReconcileError> {
     let mut finalizers = cluster.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
     patch_finalizers(client, &cluster.metadata, finalizers).await
@@ -222,7 +228,7 @@ async fn remove_finalizer(client: &Client, valid: &ValidCluster) -> Result<(), R
 pub async fn release(client: &Client, metadata: &ObjectMeta) -> Result<(), ReconcileError> {
     let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
-    patch_finalizers(client, metadata, finalizers).await
+    patch_finalizers(client, metadata, finalizers).await.map(drop)
 }
 
 /// Finalizers that were added in the meantime stay too: the patch is refused when the resource changed since it was
@@ -231,16 +237,14 @@ async fn patch_finalizers(
     client: &Client,
     metadata: &ObjectMeta,
     finalizers: Vec<String>,
-) -> Result<(), ReconcileError> {
+) -> Result<WatchedCluster, ReconcileError> {
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     // Whatever else is in it: the resource may be one that cannot be read.
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), namespace, &BroadcastCluster::api_resource());
+    let api: Api<WatchedCluster> = Api::namespaced(client.clone(), namespace);
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}});
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     api.patch(metadata.name.as_deref().unwrap_or_default(), &parameters, &Patch::Merge(&patch))
         .await
-        .map(drop)
         .map_err(ReconcileError::kube("set the finalizers of the BroadcastCluster"))
 }
 

@@ -75,11 +75,15 @@ fn was_rebuilt(old: &BroadcastClusterStatus, node: &NodeStatus) -> bool {
     before.is_some_and(|before| node.rebuilds > Some(before))
 }
 
-/// At the beginning nothing is ready, which is no news; nor is a conflict that never was.
+/// At the beginning nothing is ready, which is no news; nor is a conflict that never was, or a broker that can be reached: what is
+/// declared there is.
 fn is_news_at_the_beginning(type_: ConditionType, is_good: bool) -> bool {
     match type_ {
         ConditionType::HeartAvailable | ConditionType::NodesReady | ConditionType::Ready => is_good,
-        ConditionType::Conflict | ConditionType::DataLoss | ConditionType::Paused => !is_good,
+        ConditionType::BrokerReachable
+        | ConditionType::Conflict
+        | ConditionType::DataLoss
+        | ConditionType::Paused => !is_good,
         _ => true,
     }
 }
@@ -140,6 +144,11 @@ mod tests {
         let cases: &[(Conditions<'_>, Conditions<'_>, Told<'_>)] = &[
             (&[], &[("Ready", "False", "NodesNotReady"), ("Conflict", "False", "NoConflict")], &[]),
             (&[], &[("BrokerReachable", "False", "SecretMissing")], &[(true, "SecretMissing")]),
+            (
+                &[],
+                &[("BrokerReachable", "True", "Connected"), ("TopologyDeclared", "True", "Declared")],
+                &[(false, "Declared")],
+            ),
             (&[], &[("Conflict", "True", "Conflict")], &[(true, "Conflict")]),
             (&[], &[("Consistent", "Unknown", "NotComparable")], &[]),
             (&[("Ready", "True", "Ready")], &[("Ready", "True", "Ready")], &[]),

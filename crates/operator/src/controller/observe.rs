@@ -13,9 +13,7 @@ use kube::core::{DynamicObject, TypeMeta};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use crate::broker::{
-    Brokers, ObservedBroker, Session, describe_exchange, describe_queue, fetch_broker, fetch_history,
-};
+use crate::broker::{Brokers, ObservedBroker, Session, describe_exchange, describe_queue, fetch_broker};
 use crate::controller::WatchedCluster;
 use crate::controller::access::fetch_access;
 use crate::controller::conflict::find_conflict;
@@ -193,7 +191,7 @@ pub async fn fetch_observed(
     };
     let deleting = cluster.metadata.deletion_timestamp.is_some();
     let mut observed = Observed {
-        objects: fetch_objects(sources.client, valid, objects).await?,
+        objects: fetch_objects(sources.client, valid, objects, status.topology.genesis).await?,
         pods,
         recorded: status.nodes.iter().filter_map(|node| NodeId::new(node.id)).collect(),
         removing: status
@@ -242,13 +240,10 @@ async fn fetch_broker_of(
 ) -> Result<(Session, ObservedBroker), Problem> {
     let access = observed.access.as_ref().map_err(Clone::clone)?;
     let names = valid.topology.names();
-    let (session, mut found) = fetch_broker(brokers, access, names, &observed.node_ids()).await?;
-    if !observed.genesis {
-        let queue = names.head_queue();
-        found.history = fetch_history(&session, &queue, &valid.history).await?;
-        if let Some(foreign) = found.history.clone().filter(|history| *history != valid.history) {
-            return Err(Problem::ForeignHistory { queue, found: foreign });
-        }
+    let beginning = (!observed.genesis).then_some(valid.history.as_str());
+    let (session, found) = fetch_broker(brokers, access, names, &observed.node_ids(), beginning).await?;
+    if let Some(foreign) = found.history.clone().filter(|history| *history != valid.history) {
+        return Err(Problem::ForeignHistory { queue: names.head_queue(), found: foreign });
     }
     Ok((session, found))
 }
@@ -273,15 +268,19 @@ async fn list_objects(
     Ok(objects)
 }
 
-/// The cluster's own of these, and its Secret.
+/// The cluster's own of these, and its Secret, which is made when its history has begun.
 async fn fetch_objects(
     client: &Client,
     valid: &ValidCluster,
     listed: Vec<(Kind, DynamicObject)>,
+    has_begun: bool,
 ) -> Result<ObservedObjects, ReconcileError> {
     let own = listed.into_iter().filter(|(_, object)| belongs_to(object, valid));
     let mut objects: ObservedObjects =
         own.map(|(kind, object)| ((kind, object.name_any()), to_value(kind, object))).collect();
+    if !has_begun {
+        return Ok(objects);
+    }
     let amqp = valid.names.amqp();
     let secret = api_of(client, &valid.namespace, Kind::Secret)
         .get_opt(&amqp)

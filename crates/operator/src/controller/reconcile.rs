@@ -1,5 +1,6 @@
 //! One pass over one resource, from the API server's answer to the delay until the next pass.
 
+mod beginning;
 mod decide;
 mod quiet;
 mod release;
@@ -41,6 +42,7 @@ use crate::controller::validate::{Installation, ValidCluster, validate};
 use crate::lease::Leadership;
 use crate::metrics::{Metrics, cluster_label};
 use crate::names::FINALIZER;
+use beginning::{claim, delay_objects};
 use decide::{Decided, decide};
 use release::report_release;
 
@@ -113,6 +115,11 @@ async fn reconcile_current(watched: &WatchedCluster, context: &Context) -> Resul
         && let Some(ended) = quiet::reconcile_known(cluster, context).await
     {
         return ended;
+    }
+    if let DeserializeGuard(Ok(cluster)) = watched
+        && let Some(claimed) = claim(cluster, context).await
+    {
+        return reconcile_cluster(&claimed, context).await;
     }
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
     let api: Api<WatchedCluster> = Api::namespaced(context.client.clone(), &namespace);
@@ -238,7 +245,7 @@ async fn conclude(
     let has_begun = !observed.genesis && status.topology.genesis;
     observed.into_outcome()?;
     if has_begun {
-        return Ok(Action::requeue(Duration::ZERO));
+        return Ok(Action::requeue(delay_objects(&valid.uid, context)));
     }
     Ok(requeue(&valid.uid, &members, &status, has_changed || is_written, context))
 }

@@ -1,0 +1,37 @@
+//! The first pass of a new resource: how it begins, and when the next one comes.
+
+use std::time::Duration;
+
+use broadcast_api::BroadcastCluster;
+use kube::{Resource, ResourceExt};
+
+use super::{Context, known_clusters};
+use crate::controller::apply::add_finalizer;
+use crate::controller::validate::validate;
+use crate::names::FINALIZER;
+
+/// How long the objects of a new resource wait while there are others whose broker objects are not declared yet.
+const AFTER_OTHERS: Duration = Duration::from_secs(2);
+
+/// Adds the finalizer to a new resource, which gives the resource as it is: the API server refuses that when the watch lags behind. `None`
+/// when there is nothing to add, or when it was not added.
+pub(super) async fn claim(cluster: &BroadcastCluster, context: &Context) -> Option<BroadcastCluster> {
+    let is_kept = cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let is_wanted =
+        cluster.metadata.deletion_timestamp.is_none() && validate(cluster, &context.installation).is_ok();
+    if is_kept || !is_wanted {
+        return None;
+    }
+    add_finalizer(&context.client, cluster).await.ok()?.0.ok()
+}
+
+/// How long the objects of a resource wait whose broker objects are there: those of others come first.
+pub(super) fn delay_objects(uid: &str, context: &Context) -> Duration {
+    let mut others =
+        known_clusters(context).into_iter().filter(|other| other.meta().uid.as_deref() != Some(uid));
+    let is_anybody_waiting = others.any(|other| {
+        let cluster = other.0.as_ref().ok();
+        cluster.is_some_and(|cluster| cluster.status.as_ref().is_none_or(|status| !status.topology.genesis))
+    });
+    if is_anybody_waiting { AFTER_OTHERS } else { Duration::ZERO }
+}
