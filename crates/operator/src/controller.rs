@@ -35,7 +35,7 @@ use broadcast_api::BroadcastCluster;
 use futures_util::{StreamExt, stream};
 use kube::api::Api;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Config, Controller, Error};
+use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, reflector};
@@ -46,9 +46,6 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::known::PAGE;
 use crate::controller::reconcile::{Context, decide_retry, reconcile};
 use crate::metrics::cluster_label;
-
-/// How many resources are worked on at the same time.
-const CONCURRENCY: u16 = 16;
 
 /// A watched resource, which may be one that cannot be read.
 pub type WatchedCluster = DeserializeGuard<BroadcastCluster>;
@@ -74,9 +71,7 @@ pub fn build_controller(
         );
     let changes =
         stream::unfold(changes, async |mut changes| changes.recv().await.map(|changed| (changed, changes)));
-    let controller = Controller::for_stream(clusters, store.clone())
-        .reconcile_on(changes)
-        .with_config(Config::default().concurrency(CONCURRENCY));
+    let controller = Controller::for_stream(clusters, store.clone()).reconcile_on(changes);
     (controller, store)
 }
 

@@ -37,14 +37,14 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Brokers;
 use crate::controller::error::ReconcileError;
 use crate::controller::known::{Known, PAGE};
 use crate::controller::memory::Memory;
-use crate::controller::reconcile::Context;
+use crate::controller::reconcile::{Context, TURNS};
 use crate::controller::{
     WatchedCluster, build_controller, run_controller, watched_clusters, without_the_unread,
 };
@@ -182,6 +182,7 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
         metrics,
         memory: Memory::default(),
         leadership,
+        turns: Semaphore::new(TURNS),
     });
     readiness.send_replace(Readiness::Ready);
     let run = |controller| run_controller(controller, context.clone(), shutdown.clone());

@@ -18,6 +18,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
+use tokio::sync::Semaphore;
 
 pub use release::publish_left_behind;
 
@@ -45,6 +46,9 @@ use crate::names::FINALIZER;
 use beginning::{claim, delay_objects};
 use decide::{Decided, decide};
 use release::report_release;
+
+/// How many passes run at the same time.
+pub const TURNS: usize = 16;
 
 /// How long the work of a pass may take.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
@@ -81,6 +85,9 @@ pub struct Context {
     pub memory: Memory,
     /// Whether this process may do anything.
     pub leadership: Leadership,
+    /// For passes to wait for their turn. First come, first served: the controller's own queue lets those wait for long that came first,
+    /// while others come again and again.
+    pub turns: Semaphore,
 }
 
 /// A pass, with its deadline and its count. Without leadership it does not begin, and at the end of it, it ends where it
@@ -89,6 +96,7 @@ pub async fn reconcile(
     watched: Arc<WatchedCluster>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
+    let _turn = context.turns.acquire().await;
     let started = Instant::now();
     let pass = context.leadership.guard(reconcile_current(&watched, &context).boxed());
     let result = match tokio::time::timeout(WHOLE_DEADLINE, pass).await {

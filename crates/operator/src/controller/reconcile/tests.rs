@@ -35,6 +35,7 @@ fn operator_that_leads(
         metrics: Metrics::register(&mut Registry::default()),
         memory: Memory::default(),
         leadership: leadership(kept.clone()),
+        turns: Semaphore::new(1),
     };
     (Arc::new(context), kept)
 }
