@@ -191,6 +191,7 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
         _ = &mut all => {}
         () = shutdown.cancelled() => {
             readiness.send_replace(Readiness::NotReady("stopping".to_owned()));
+            context.turns.close();
             all.await;
         }
     }

@@ -96,7 +96,8 @@ pub async fn reconcile(
     watched: Arc<WatchedCluster>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
-    let _turn = context.turns.acquire().await;
+    // Closed when the process is told to stop: a pass that has not begun is the next process's.
+    let Ok(_turn) = context.turns.acquire().await else { return Ok(Action::await_change()) };
     let started = Instant::now();
     let pass = context.leadership.guard(reconcile_current(&watched, &context).boxed());
     let result = match tokio::time::timeout(WHOLE_DEADLINE, pass).await {

@@ -250,3 +250,13 @@ async fn a_pass_ends_with_leadership_wherever_it_is() {
         assert_eq!(kept.lock().unwrap().writes.len() as u64, allowed);
     }
 }
+
+#[tokio::test]
+async fn a_pass_that_has_no_turn_when_the_process_stops_does_nothing() {
+    let (context, kept) = operator(&[(RESOURCE, resource())]);
+    let turn = context.turns.acquire().await.unwrap();
+    let (passed, ()) = tokio::join!(pass(&context), async { context.turns.close() });
+    drop(turn);
+    assert_eq!(passed.unwrap(), Action::await_change());
+    assert_eq!(kept.lock().unwrap().writes, [""; 0]);
+}
