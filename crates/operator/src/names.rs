@@ -45,7 +45,7 @@ const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
 /// The parts of a cluster that have pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Component {
     /// Takes writes.
     Heart,

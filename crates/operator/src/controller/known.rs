@@ -10,7 +10,9 @@
 //! - What a watch or a list shows later than a newer version is no news. What a list lacks goes; if it came after the list the watch shows
 //!   it again.
 //! - Secrets are not in it.
-//! - An object is kept as compressed text, without what nobody reads: a thousand clusters have more than ten thousand.
+//! - An object is kept compressed, without what nobody reads: a thousand clusters have more than ten thousand.
+
+mod kept;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
@@ -29,6 +31,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::kept::{Kept, Templates, version_of};
 use crate::controller::WatchedCluster;
 use crate::controller::objects::Kind;
 use crate::controller::observe::{ObservedPod, observe_pod};
@@ -49,6 +52,7 @@ const LOADING_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Known {
     clusters: Arc<Mutex<HashMap<String, OfOne>>>,
+    templates: Templates,
     /// How many lists have not been read to their end yet.
     loading: watch::Sender<usize>,
 }
@@ -63,13 +67,6 @@ struct OfOne {
     pods: BTreeMap<String, ObservedPod>,
 }
 
-/// An object as compressed JSON.
-#[derive(PartialEq, Eq)]
-struct Kept {
-    version: u64,
-    json: Box<[u8]>,
-}
-
 /// What is watched, and how it is kept. One answers whether anything changed.
 trait Shelf: Clone + Send + Sync + 'static {
     type Object: Resource<DynamicType: Clone> + Clone + Debug + DeserializeOwned + Send + 'static;
@@ -81,7 +78,10 @@ trait Shelf: Clone + Send + Sync + 'static {
 }
 
 #[derive(Clone)]
-struct Objects(Kind);
+struct Objects {
+    kind: Kind,
+    templates: Templates,
+}
 
 #[derive(Clone)]
 struct Pods;
@@ -89,7 +89,7 @@ struct Pods;
 impl Known {
     /// Knows nothing, for good: every pass reads everything.
     pub fn nothing() -> Self {
-        Self { clusters: Arc::default(), loading: watch::Sender::new(1) }
+        Self { clusters: Arc::default(), templates: Templates::default(), loading: watch::Sender::new(1) }
     }
 
     /// Begins to watch these namespaces; gives for each the clusters that something changed of. The watches end when the set is
@@ -99,7 +99,7 @@ impl Known {
         namespaces: &[Option<String>],
     ) -> (Self, Vec<mpsc::Receiver<ObjectRef<WatchedCluster>>>, JoinSet<()>) {
         let lists = namespaces.len() * (Kind::LISTED.len() + 1);
-        let known = Self { clusters: Arc::default(), loading: watch::Sender::new(lists) };
+        let known = Self { loading: watch::Sender::new(lists), ..Self::nothing() };
         let mut watches = JoinSet::new();
         let mut all_changes = Vec::new();
         for namespace in namespaces {
@@ -112,7 +112,7 @@ impl Known {
                     Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
                     None => Api::all_with(client.clone(), &resource),
                 };
-                watches.spawn(scope.clone().follow(Objects(kind), api));
+                watches.spawn(scope.clone().follow(known.shelf(kind), api));
             }
             watches.spawn(scope.follow(Pods, crate::controller::api(client, namespace.as_deref())));
         }
@@ -151,8 +151,12 @@ impl Known {
     pub fn note_write(&self, valid: &ValidCluster, kind: Kind, written: DynamicObject) {
         if kind != Kind::Secret && self.is_complete() {
             let cluster = cluster_label(Some(&valid.namespace), valid.names.cluster());
-            Objects(kind).put(self.all().entry(cluster).or_default(), written);
+            self.shelf(kind).put(self.all().entry(cluster).or_default(), written);
         }
+    }
+
+    fn shelf(&self, kind: Kind) -> Objects {
+        Objects { kind, templates: self.templates.clone() }
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, OfOne>> {
@@ -256,8 +260,8 @@ impl Shelf for Objects {
 
     fn put(&self, known: &mut OfOne, mut object: DynamicObject) -> bool {
         object.metadata.managed_fields = None;
-        let key = (self.0, object.name_any());
-        let kept = Kept::new(&object);
+        let key = (self.kind, object.name_any());
+        let kept = self.templates.keep(self.kind, &object);
         if known.objects.get(&key).is_some_and(|before| *before == kept || before.version > kept.version) {
             return false;
         }
@@ -266,13 +270,13 @@ impl Shelf for Objects {
     }
 
     fn take(&self, known: &mut OfOne, name: &str, version: u64) -> bool {
-        let key = (self.0, name.to_owned());
+        let key = (self.kind, name.to_owned());
         let is_old = known.objects.get(&key).is_some_and(|kept| kept.version <= version);
         is_old && known.objects.remove(&key).is_some()
     }
 
     fn names(&self, known: &OfOne) -> Vec<String> {
-        known.objects.keys().filter(|key| key.0 == self.0).map(|key| key.1.clone()).collect()
+        known.objects.keys().filter(|key| key.0 == self.kind).map(|key| key.1.clone()).collect()
     }
 }
 
@@ -291,23 +295,6 @@ impl Shelf for Pods {
     fn names(&self, known: &OfOne) -> Vec<String> {
         known.pods.keys().cloned().collect()
     }
-}
-
-impl Kept {
-    fn new(object: &DynamicObject) -> Self {
-        // What came out of JSON goes back into it.
-        let text = serde_json::to_vec(object).unwrap_or_default();
-        Self { version: version_of(object), json: lz4_flex::compress_prepend_size(&text).into() }
-    }
-
-    fn read(&self) -> Option<DynamicObject> {
-        serde_json::from_slice(&lz4_flex::decompress_size_prepended(&self.json).ok()?).ok()
-    }
-}
-
-/// The API server counts them up.
-fn version_of(object: &impl ResourceExt) -> u64 {
-    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// The cluster that an object says it belongs to.

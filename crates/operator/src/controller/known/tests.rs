@@ -28,7 +28,7 @@ fn complete() -> Known {
 fn an_object_is_found_as_it_was_put_but_for_who_wrote_it() {
     let (known, valid) = (complete(), valid());
     let (scope, _changed) = scope(&known, None);
-    let shelf = Objects(Kind::Deployment);
+    let shelf = known.shelf(Kind::Deployment);
     assert_eq!(scope.put(&shelf, object("a", &json!({"replicas": 1}))).as_deref(), Some("shop/orders"));
     assert_eq!(scope.put(&shelf, object("a", &json!({"replicas": 1}))), None, "it is no news");
     assert!(scope.put(&shelf, object("a", &json!({"replicas": 2}))).is_some());
@@ -55,16 +55,16 @@ fn nothing_is_found_before_everything_is_known() {
 fn a_list_shows_what_is_gone_in_its_own_namespace_and_of_its_own_kind() {
     let known = complete();
     let (all, _changed) = scope(&known, None);
-    let deployments = Objects(Kind::Deployment);
+    let deployments = known.shelf(Kind::Deployment);
     all.put(&deployments, object("a", &Value::Null));
-    all.put(&Objects(Kind::Service), object("a", &Value::Null));
+    all.put(&known.shelf(Kind::Service), object("a", &Value::Null));
     let pod = ObjectMeta { labels: Some(valid().names.labels()), ..object("p", &Value::Null).metadata };
     all.put(&Pods, Pod { metadata: pod, ..Pod::default() });
     let keys = |namespace, shelf: &Objects| scope(&known, namespace).0.keys(shelf).len();
     assert_eq!(keys(None, &deployments), 1);
     assert_eq!(keys(Some("shop"), &deployments), 1);
     assert_eq!(keys(Some("other"), &deployments), 0);
-    assert_eq!(keys(None, &Objects(Kind::ConfigMap)), 0);
+    assert_eq!(keys(None, &known.shelf(Kind::ConfigMap)), 0);
     assert_eq!(scope(&known, None).0.keys(&Pods).len(), 1);
 }
 
@@ -83,7 +83,7 @@ fn replicas(known: &Known) -> Option<u64> {
 fn what_was_written_is_known_at_once_and_what_a_watch_shows_of_before_is_no_news() {
     let known = complete();
     let (scope, _changed) = scope(&known, None);
-    let shelf = Objects(Kind::Deployment);
+    let shelf = known.shelf(Kind::Deployment);
     known.note_write(&valid(), Kind::Deployment, version(9, 1));
     known.note_write(&valid(), Kind::Secret, version(9, 1));
     assert_eq!((replicas(&known), known.find(&valid()).unwrap().0.len()), (Some(1), 1), "and no Secret");
@@ -100,7 +100,7 @@ fn what_was_written_is_known_at_once_and_what_a_watch_shows_of_before_is_no_news
 fn what_is_made_anew_does_not_go_with_what_was_there_before() {
     let known = complete();
     let (scope, _changed) = scope(&known, None);
-    let take = |version| scope.take(&Objects(Kind::Deployment), "shop/orders", "a", version);
+    let take = |version| scope.take(&known.shelf(Kind::Deployment), "shop/orders", "a", version);
     known.note_write(&valid(), Kind::Deployment, version(12, 1));
     assert!(!take(11) && replicas(&known) == Some(1));
     assert!(take(13) && replicas(&known).is_none());
