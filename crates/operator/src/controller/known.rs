@@ -7,8 +7,9 @@
 //!   broker's to show: both are read in every pass.
 //! - Where it lacks an object all the same (an answer was lost on the way, a list is a little old), that is read before it is made, and
 //!   made as it is already. Where it shows one that is gone, the watch tells of that, which begins a pass.
-//! - What a watch or a list shows later than a newer version is no news. What a list lacks goes; if it came after the list the watch shows
-//!   it again.
+//! - What a watch, a list or an answer shows later than a newer version is no news, nor is what is heard of an object from before its end:
+//!   the answer to a deletion may come after the watch has told that it is done. What a list lacks goes; if it came after the list the watch
+//!   shows it again.
 //! - Secrets are not in it.
 //! - An object is kept compressed, without what nobody reads: a thousand clusters have more than ten thousand.
 
@@ -143,7 +144,8 @@ impl Known {
             return Some((Vec::new(), Vec::new()));
         };
         let read = |((kind, _), kept): (&(Kind, String), &Kept)| Some((*kind, kept.read()?));
-        let objects = found.objects.iter().map(read).collect::<Option<_>>()?;
+        let there = found.objects.iter().filter(|(_, kept)| kept.is_there());
+        let objects = there.map(read).collect::<Option<_>>()?;
         Some((objects, found.pods.values().cloned().collect()))
     }
 
@@ -230,7 +232,7 @@ impl Scope {
         let mut clusters = self.known.all();
         let Some(of_one) = clusters.get_mut(cluster) else { return false };
         let was_there = kind.take(of_one, name, version);
-        if of_one.objects.is_empty() && of_one.pods.is_empty() {
+        if !of_one.objects.values().any(Kept::is_there) && of_one.pods.is_empty() {
             clusters.remove(cluster);
         }
         was_there
@@ -271,12 +273,15 @@ impl Shelf for Objects {
 
     fn take(&self, known: &mut OfOne, name: &str, version: u64) -> bool {
         let key = (self.kind, name.to_owned());
-        let is_old = known.objects.get(&key).is_some_and(|kept| kept.version <= version);
-        is_old && known.objects.remove(&key).is_some()
+        let is_old = |kept: &&mut Kept| kept.is_there() && kept.version <= version;
+        let Some(kept) = known.objects.get_mut(&key).filter(is_old) else { return false };
+        *kept = Kept::gone(if version == u64::MAX { kept.version } else { version });
+        true
     }
 
     fn names(&self, known: &OfOne) -> Vec<String> {
-        known.objects.keys().filter(|key| key.0 == self.kind).map(|key| key.1.clone()).collect()
+        let there = known.objects.iter().filter(|(key, kept)| key.0 == self.kind && kept.is_there());
+        there.map(|(key, _)| key.1.clone()).collect()
     }
 }
 

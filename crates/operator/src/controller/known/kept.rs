@@ -16,10 +16,15 @@ pub(super) struct Templates(Arc<Mutex<HashMap<Which, Arc<[u8]>>>>);
 
 type Which = (Kind, Option<Component>);
 
-/// An object.
+/// An object as it was last.
+#[derive(PartialEq)]
 pub(super) struct Kept {
-    /// Its version, which the API server counts up.
+    /// Its version, which the API server counts up; that of its end when it is gone.
     pub(super) version: u64,
+    content: Option<Content>,
+}
+
+struct Content {
     template: Arc<[u8]>,
     json: Box<[u8]>,
 }
@@ -34,22 +39,30 @@ impl Templates {
             Arc::clone(template.or_insert_with(|| text.as_slice().into()))
         };
         let json = compress_prepend_size_with_dict(&text, &template).into();
-        Kept { version: version_of(object), template, json }
+        Kept { version: version_of(object), content: Some(Content { template, json }) }
     }
 }
 
 impl Kept {
+    /// One that ended with this version: what was said of it before may be heard later.
+    pub(super) fn gone(version: u64) -> Self {
+        Self { version, content: None }
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.content.is_some()
+    }
+
     pub(super) fn read(&self) -> Option<DynamicObject> {
-        let text = decompress_size_prepended_with_dict(&self.json, &self.template).ok()?;
+        let Content { template, json } = self.content.as_ref()?;
+        let text = decompress_size_prepended_with_dict(json, template).ok()?;
         serde_json::from_slice(&text).ok()
     }
 }
 
-impl PartialEq for Kept {
+impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
-        self.version == other.version
-            && Arc::ptr_eq(&self.template, &other.template)
-            && self.json == other.json
+        Arc::ptr_eq(&self.template, &other.template) && self.json == other.json
     }
 }
 
@@ -79,7 +92,8 @@ mod tests {
             let object = config_map(number);
             let kept = templates.keep(Kind::ConfigMap, &object);
             assert_eq!(kept.read(), Some(object.clone()));
-            assert!(kept.json.len() < 100, "{}", kept.json.len());
+            let length = kept.content.as_ref().unwrap().json.len();
+            assert!(length < 100, "{length}");
             assert!(kept == templates.keep(Kind::ConfigMap, &object));
             assert!(kept != templates.keep(Kind::ConfigMap, &config_map(number + 1)));
         }

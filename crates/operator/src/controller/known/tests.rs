@@ -109,6 +109,21 @@ fn what_is_made_anew_does_not_go_with_what_was_there_before() {
 }
 
 #[test]
+fn the_answer_to_a_deletion_that_comes_after_its_end_brings_nothing_back() {
+    let known = complete();
+    let (scope, _changed) = scope(&known, None);
+    let kinds = || known.find(&valid()).unwrap().0.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>();
+    known.note_write(&valid(), Kind::ConfigMap, version(5, 1));
+    known.note_write(&valid(), Kind::Deployment, version(9, 1));
+    assert!(scope.take(&known.shelf(Kind::Deployment), "shop/orders", "a", 11));
+    known.note_write(&valid(), Kind::Deployment, version(10, 1));
+    assert_eq!(kinds(), [Kind::ConfigMap]);
+    assert_eq!(known.shelf(Kind::Deployment).names(&known.all()["shop/orders"]), [""; 0]);
+    known.note_write(&valid(), Kind::Deployment, version(12, 1));
+    assert_eq!(kinds(), [Kind::ConfigMap, Kind::Deployment]);
+}
+
+#[test]
 fn nothing_is_noted_before_everything_is_known() {
     let known = Known::nothing();
     known.note_write(&valid(), Kind::Deployment, version(9, 1));
