@@ -93,11 +93,6 @@ impl Broker {
         broker
     }
 
-    /// The id of its process.
-    pub fn id(&self) -> u32 {
-        self.server.as_ref().expect("the broker runs").id()
-    }
-
     /// Starts a broker that speaks TLS at a port of its own too, with those whose certificate this CA has signed.
     pub async fn start_with_tls(authority: &Authority, identity: &Identity) -> Self {
         let mut broker = Self::prepare();

@@ -132,7 +132,7 @@ impl Subject for Ours {
 
     fn processor_seconds(&self) -> f64 {
         let nodes = (1..=self.nodes).map(|id| self.cluster.node_process(id).id());
-        let others = [self.cluster.heart_process(0).id(), self.broker.id()];
+        let others = [self.cluster.heart_process(0).id(), self.broker.process().id()];
         nodes.chain(others).filter_map(processor_seconds).sum()
     }
 }
