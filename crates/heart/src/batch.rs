@@ -1,6 +1,6 @@
-//! Group commit: whatever requests came while the last message was being confirmed become the next message.
+//! Group commit: the requests of one message.
 //!
-//! Only number and size bound a message; no timer is in the way. A request is never split, and one that is larger
+//! Number and size bound it. A request is never split, and one that is larger
 //! than the bound goes alone.
 
 use broadcast_protocol::write::{MAX_WRITES, WriteBatch};
@@ -15,7 +15,6 @@ const MAX_BATCH_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Batch {
     writes: WriteBatch,
-    awaited: bool,
     waiting: Waiting,
 }
 
@@ -27,6 +26,8 @@ pub struct Waiting(Vec<Waiter>);
 #[derive(Debug)]
 struct Waiter {
     count: usize,
+    /// Whether it waits for more than the confirm.
+    awaited: bool,
     answer: oneshot::Sender<Result<Placed, NotPublished>>,
     reserved: OwnedSemaphorePermit,
 }
@@ -34,7 +35,7 @@ struct Waiter {
 impl Batch {
     /// A batch of one request.
     pub fn new(first: Submission) -> Self {
-        let mut batch = Self { writes: WriteBatch::default(), awaited: false, waiting: Waiting::default() };
+        let mut batch = Self { writes: WriteBatch::default(), waiting: Waiting::default() };
         batch.add(first);
         batch
     }
@@ -51,14 +52,18 @@ impl Batch {
     }
 
     fn add(&mut self, Submission { writes, awaited, answer, reserved }: Submission) {
-        self.awaited |= awaited;
-        self.waiting.0.push(Waiter { count: writes.len(), answer, reserved });
+        self.waiting.0.push(Waiter { count: writes.len(), awaited, answer, reserved });
         self.writes.append(&writes);
+    }
+
+    /// How many requests it is of.
+    pub fn requests(&self) -> usize {
+        self.waiting.0.len()
     }
 
     /// Whether anybody waits until nodes have applied it.
     pub fn is_awaited(&self) -> bool {
-        self.awaited
+        self.waiting.0.iter().any(|waiter| waiter.awaited)
     }
 
     /// What to publish, and whom to tell.
@@ -68,10 +73,23 @@ impl Batch {
 }
 
 impl Waiting {
+    /// How many of them the confirm lets go on: they wait for nothing else.
+    pub fn let_go(&self) -> usize {
+        self.0.iter().filter(|waiter| !waiter.awaited).count()
+    }
+
+    /// Tells all that the message was not published.
+    pub fn refuse(self) {
+        for Waiter { answer, .. } in self.0 {
+            // Nobody to tell: the client has gone.
+            let _ = answer.send(Err(NotPublished));
+        }
+    }
+
     /// Tells all that the message which begins at `first` is confirmed.
     pub fn answer(self, epoch: u64, first: u64) {
         let mut first = first;
-        for Waiter { count, answer, reserved } in self.0 {
+        for Waiter { count, answer, reserved, .. } in self.0 {
             let last = first + count as u64 - 1;
             // Nobody to tell: the client has gone, its writes are durable all the same.
             let _ = answer.send(Ok(Placed { first, last, epoch }));
@@ -82,7 +100,7 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use broadcast_protocol::write::Write;
@@ -90,9 +108,9 @@ mod tests {
 
     use super::*;
 
-    type Answer = oneshot::Receiver<Result<Placed, NotPublished>>;
+    pub(crate) type Answer = oneshot::Receiver<Result<Placed, NotPublished>>;
 
-    fn submission(writes: usize, bytes: usize) -> (Submission, Answer) {
+    pub(crate) fn submission(writes: usize, bytes: usize) -> (Submission, Answer) {
         let value = "x".repeat(bytes);
         let json = format!(r#"{{"op":"put","collection":"c","key":"k","value":"{value}"}}"#);
         let write = Write::parse(&json, "write").unwrap();
@@ -124,6 +142,24 @@ mod tests {
             batch.try_add(next).unwrap();
             assert_eq!(batch.is_awaited(), awaited != [false, false]);
         }
+    }
+
+    #[test]
+    fn the_confirm_lets_go_who_waits_for_nothing_else() {
+        let requests = [true, false, false].map(|awaited| Submission { awaited, ..submission(1, 1).0 });
+        let [first, second, third] = requests;
+        let mut batch = Batch::new(first);
+        batch.try_add(second).unwrap();
+        batch.try_add(third).unwrap();
+        assert_eq!(batch.requests(), 3);
+        assert_eq!(batch.into_parts().1.let_go(), 2);
+    }
+
+    #[test]
+    fn those_who_wait_for_a_message_that_was_not_published_learn_that() {
+        let (one, mut answer) = submission(1, 1);
+        Batch::new(one).into_parts().1.refuse();
+        assert_eq!(answer.try_recv().unwrap(), Err(NotPublished));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod batch;
 pub mod census;
 pub mod command;
 pub mod dead_letters;
+mod gathering;
 pub mod http;
 pub mod inbox;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! A reign: from the moment a heart is active to the first doubt.
 //!
-//! One message of writes is in flight. While it is, the inbox is attended and requests gather; the confirm makes them
+//! One message of writes is in flight. While it is, the inbox is attended and requests gather; after the confirm they are
 //! the next message. Any error of publishing, confirm or inbox ends the reign: whoever waits for the message in
 //! flight learns that its outcome is unknown, whoever was not published learns that.
 //!
@@ -20,16 +20,17 @@ use broadcast_service::amqp::{
 };
 use broadcast_service::clock::unix_milliseconds;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::census::Census;
+use crate::gathering::Gathering;
 use crate::inbox::Letter;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
-use crate::role::{NotPublished, Progress, Submission};
+use crate::role::Progress;
 use crate::take_over::{CONFIRM_DEADLINE, publish};
 use crate::upkeep::Upkeep;
 
@@ -69,7 +70,7 @@ pub struct Court {
     /// How far the history goes.
     pub progress: watch::Sender<Option<Progress>>,
     /// The requests of clients.
-    pub submissions: mpsc::Receiver<Submission>,
+    pub(crate) gathering: Gathering,
     /// What outlives the reign.
     pub memory: SharedMemory,
     /// Counters.
@@ -83,8 +84,6 @@ type MarkConfirm = BoxFuture<'static, Result<(), AmqpError>>;
 
 struct Rule<'a> {
     court: &'a mut Court,
-    /// A request that did not fit the last message.
-    carried: Option<Submission>,
     mark: Option<MarkConfirm>,
     next_mark: Instant,
 }
@@ -101,21 +100,12 @@ impl Court {
     ) -> Result<(), Doubt> {
         self.census.send_modify(|census| census.forget_reports_if(|report| reign.gives_up(report)));
         let upkeep = self.upkeep.clone();
-        let mut rule = Rule { court: self, carried: None, mark: None, next_mark: Instant::now() };
+        let mut rule = Rule { court: self, mark: None, next_mark: Instant::now() };
         let result = tokio::select! {
             result = rule.beat(reign, stop) => result,
             Err(error) = upkeep.keep_declared(connection, topology) => Err(error.into()),
         };
-        let carried = rule.carried.take();
-        self.submissions.close();
-        let mut left: Vec<Submission> = carried.into_iter().collect();
-        while let Ok(submission) = self.submissions.try_recv() {
-            left.push(submission);
-        }
-        for submission in left {
-            // Nobody to tell: the client has gone.
-            let _ = submission.answer.send(Err(NotPublished));
-        }
+        self.gathering.refuse_all();
         result
     }
 
@@ -208,15 +198,18 @@ impl Rule<'_> {
         stop: &CancellationToken,
     ) -> Result<Option<Batch>, Doubt> {
         self.draw_conclusions(reign)?;
-        if let Some(first) = self.take_waiting() {
-            return Ok(Some(self.fill(first)));
+        if !self.court.gathering.has_begun() {
+            // Who comes before that brings what is as good as a mark.
+            self.next_mark = self.court.gathering.until();
+            // A timer would come a millisecond later.
+            if self.next_mark <= Instant::now() {
+                self.publish_mark(reign).await?;
+            }
         }
-        self.publish_mark(reign).await?;
         loop {
+            let may_mark = self.mark.is_none() && !self.court.gathering.has_begun();
             tokio::select! {
-                first = self.court.submissions.recv() => {
-                    return Ok(first.map(|first| self.fill(first)));
-                }
+                batch = self.court.gathering.next() => return Ok(batch),
                 delivery = self.court.inbox.next() => {
                     self.court.attend(delivery?, reign).await?;
                     self.draw_conclusions(reign)?;
@@ -226,26 +219,14 @@ impl Rule<'_> {
                     confirmed?;
                     self.note_confirm();
                 }
-                () = sleep_until(self.next_mark), if self.mark.is_none() => self.publish_mark(reign).await?,
+                // A message may have begun meanwhile.
+                () = sleep_until(self.next_mark), if may_mark => if !self.court.gathering.has_begun() {
+                    self.publish_mark(reign).await?;
+                },
                 // What is in the channel already still comes out of it.
-                () = stop.cancelled(), if !self.court.submissions.is_closed() => self.court.submissions.close(),
+                () = stop.cancelled(), if !self.court.gathering.is_closed() => self.court.gathering.close(),
             }
         }
-    }
-
-    fn take_waiting(&mut self) -> Option<Submission> {
-        self.carried.take().or_else(|| self.court.submissions.try_recv().ok())
-    }
-
-    fn fill(&mut self, first: Submission) -> Batch {
-        let mut batch = Batch::new(first);
-        while let Some(next) = self.take_waiting() {
-            if let Err(next) = batch.try_add(next) {
-                self.carried = Some(next);
-                break;
-            }
-        }
-        batch
     }
 
     /// Publishes a message of writes and waits for its confirm, and for that of the mark before it.
@@ -274,7 +255,9 @@ impl Rule<'_> {
         let metrics = &self.court.metrics;
         metrics.messages_published.inc();
         metrics.writes.inc_by(count);
-        metrics.confirm_seconds.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        metrics.confirm_seconds.observe(took.as_secs_f64());
+        self.court.gathering.note_confirm(took, waiting.let_go());
         waiting.answer(epoch, in_flight.message().first);
         Ok(in_flight.confirmed())
     }

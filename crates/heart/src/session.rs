@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::census::Census;
+use crate::gathering::Gathering;
 use crate::memory::SharedMemory;
 use crate::metrics::{Metrics, Reason};
 use crate::reign::{Court, Doubt};
@@ -244,7 +245,7 @@ impl Sessions {
             inbox,
             census: self.census.clone(),
             progress: self.progress.clone(),
-            submissions,
+            gathering: Gathering::new(submissions),
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             upkeep: self.upkeep.clone(),
