@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::status::{Status, Tip};
 use crate::store::Readers;
 
-/// The shortest time between two reports that nobody waits for.
-const BUSY_INTERVAL: Duration = Duration::from_millis(20);
+/// The shortest time between two reports that nobody waits for: each is a message for the broker.
+const BUSY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The longest.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -81,9 +81,10 @@ impl Reporter {
         loop {
             self.send(channel, &mut told).await?;
             backoff.reset();
-            // Whoever waits for what is applied by now does not wait for the interval too.
+            // Whoever waits for what is applied by now, or for an answer to a seal, does not wait for the interval too.
             let mut watched = self.status.clone();
-            let awaited = watched.wait_for(|status| status.awaited > told.position);
+            let awaited = watched
+                .wait_for(|status| status.awaited > told.position || status.knowledge.sealed != told.sealed);
             let _ = tokio::time::timeout(BUSY_INTERVAL, awaited).await;
             // An error is a closed sender: the process is stopping, and the caller sees the shutdown.
             let _ = tokio::time::timeout(IDLE_INTERVAL, self.status.changed()).await;
@@ -104,7 +105,7 @@ impl Reporter {
         }
         // A struct of strings and numbers always encodes.
         self.send_one(channel, REPORT_KIND, &serde_json::to_vec(&report).unwrap_or_default()).await?;
-        told.position = report.applied.last;
+        (told.position, told.sealed) = (report.applied.last, report.sealed);
         Ok(())
     }
 
@@ -139,6 +140,8 @@ struct Told {
     testimony: Option<Testimony>,
     /// The position of the last report.
     position: u64,
+    /// The seal that the last report answered.
+    sealed: Option<Sealed>,
 }
 
 /// A tip, named in the answer to a seal.
