@@ -30,7 +30,7 @@ use broadcast_service::admin::{Readiness, admin_router};
 use broadcast_service::backoff::Backoff;
 use broadcast_service::http::{http_client, serve};
 use broadcast_service::shutdown::{TaskError, Tasks};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Brokers;
 use crate::controller::error::ReconcileError;
+use crate::controller::events::events;
 use crate::controller::known::{Known, PAGE};
 use crate::controller::memory::Memory;
 use crate::controller::reconcile::{Context, TURNS};
@@ -169,8 +170,10 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
         .unzip();
     let installation = settings.installation();
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(settings.pod_name) };
+    let turns = Arc::new(Semaphore::new(TURNS));
+    let (events, publisher) = events(Recorder::new(client.clone(), reporter), turns.clone());
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        events,
         client,
         known,
         http,
@@ -182,20 +185,24 @@ async fn run_controllers(operator: Operator, shutdown: CancellationToken) {
         metrics,
         memory: Memory::default(),
         leadership,
-        turns: Semaphore::new(TURNS),
+        turns,
     });
     readiness.send_replace(Readiness::Ready);
-    let run = |controller| run_controller(controller, context.clone(), shutdown.clone());
-    let mut all = pin!(join_all(controllers.into_iter().map(run)));
-    tokio::select! {
-        _ = &mut all => {}
-        () = shutdown.cancelled() => {
-            readiness.send_replace(Readiness::NotReady("stopping".to_owned()));
-            context.turns.close();
-            all.await;
+    let passes = async move {
+        let run = |controller| run_controller(controller, context.clone(), shutdown.clone());
+        let mut all = pin!(join_all(controllers.into_iter().map(run)));
+        tokio::select! {
+            _ = &mut all => {}
+            () = shutdown.cancelled() => {
+                readiness.send_replace(Readiness::NotReady("stopping".to_owned()));
+                context.turns.close();
+                all.await;
+            }
         }
-    }
-    context.brokers.close().await;
+        context.brokers.close().await;
+    };
+    // What is told in the passes is published after them.
+    join(passes, publisher.run()).await;
 }
 
 /// Reads all resources, trying until it works: the definition may be installed after the operator.

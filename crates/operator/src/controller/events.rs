@@ -1,14 +1,24 @@
 //! Events: one for each transition of a condition that somebody would want to know of, none while nothing changes.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use broadcast_api::{BroadcastClusterStatus, ConditionType, NodeStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::controller::objects::hash_text;
 use crate::controller::status::condition;
 
 /// The API server takes notes of up to 1 kB.
 const MAX_NOTE_BYTES: usize = 1000;
+
+/// How many events wait to be published at most.
+const MAX_WAITING: usize = 1024;
+
+/// How long an event waits for its turn.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The conditions whose transitions are told. The others say the same in other words.
 const TOLD: [ConditionType; 9] = [
@@ -88,12 +98,48 @@ fn is_news_at_the_beginning(type_: ConditionType, is_good: bool) -> bool {
     }
 }
 
-/// Publishes events about a resource. One that is lost is logged: the condition says the same.
-pub async fn publish_events(recorder: &Recorder, about: &ObjectReference, drafts: Vec<EventDraft>) {
-    for draft in drafts {
-        let event = build_event(draft);
-        if let Err(error) = recorder.publish(&event, about).await {
-            tracing::warn!(%error, reason = event.reason, "an event was not published");
+/// Where events are told. Somebody else publishes them, one after the other, and no pass waits for that.
+#[derive(Debug, Clone)]
+pub struct Events(mpsc::Sender<Told>);
+
+/// Publishes what is told.
+pub struct Publisher {
+    recorder: Recorder,
+    told: mpsc::Receiver<Told>,
+    turns: Arc<Semaphore>,
+}
+
+/// An event, and what it is about.
+type Told = (ObjectReference, EventDraft);
+
+/// The two ends. Before an event is published it waits for a turn, as passes do: what came before it is done first.
+pub fn events(recorder: Recorder, turns: Arc<Semaphore>) -> (Events, Publisher) {
+    let (sender, told) = mpsc::channel(MAX_WAITING);
+    (Events(sender), Publisher { recorder, told, turns })
+}
+
+impl Events {
+    /// Tells events about a resource, in order. It waits when too many wait already.
+    pub async fn tell(&self, about: &ObjectReference, drafts: Vec<EventDraft>) {
+        for draft in drafts {
+            // Nobody publishes any more when the process ends; the condition says the same.
+            let _ = self.0.send((about.clone(), draft)).await;
+        }
+    }
+}
+
+impl Publisher {
+    /// Publishes until nobody can tell anything any more. An event that is lost is logged: the condition says the same.
+    pub async fn run(mut self) {
+        while let Some((about, draft)) = self.told.recv().await {
+            // Passes that wait for room have the turns: nobody is waited for long, and when there is little room not at all.
+            let has_room = self.told.len() < MAX_WAITING / 2;
+            let patience = if has_room { TURN_PATIENCE } else { Duration::ZERO };
+            let _turn = tokio::time::timeout(patience, self.turns.acquire()).await;
+            let event = build_event(draft);
+            if let Err(error) = self.recorder.publish(&event, &about).await {
+                tracing::warn!(%error, reason = event.reason, "an event was not published");
+            }
         }
     }
 }
@@ -121,10 +167,13 @@ fn shorten(mut note: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use broadcast_api::BroadcastClusterStatus;
+    use std::collections::BTreeMap;
+
+    use kube::runtime::events::Reporter;
     use serde_json::json;
 
     use super::*;
+    use crate::testing::api_server::keeping_api_server;
 
     fn status(conditions: &[(&str, &str, &str)]) -> BroadcastClusterStatus {
         let conditions: Vec<_> = conditions
@@ -193,6 +242,35 @@ mod tests {
                 "{before:?} {after:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_waits_for_its_turn_but_passes_that_have_all_turns_can_tell_as_many_as_they_want() {
+        let (client, kept) = keeping_api_server(BTreeMap::new());
+        let turns = Arc::new(Semaphore::new(1));
+        let recorder = Recorder::new(client, Reporter::from("test".to_owned()));
+        let (events, publisher) = events(recorder, turns.clone());
+        let about = ObjectReference { namespace: Some("shop".to_owned()), ..ObjectReference::default() };
+        let draft =
+            |note: usize| EventDraft { warning: false, reason: "R".to_owned(), note: note.to_string() };
+        let writes = || kept.lock().unwrap().writes.len();
+        let running = tokio::spawn(publisher.run());
+
+        let turn = turns.acquire().await.unwrap();
+        events.tell(&about, vec![draft(0)]).await;
+        tokio::time::sleep(TURN_PATIENCE / 2).await;
+        assert_eq!(writes(), 0);
+        drop(turn);
+        tokio::time::sleep(TURN_PATIENCE / 2).await;
+        assert_eq!(writes(), 1);
+
+        let _turn = turns.acquire().await.unwrap();
+        let many = 3 * MAX_WAITING;
+        events.tell(&about, (1..many).map(draft).collect()).await;
+        turns.close();
+        drop(events);
+        running.await.unwrap();
+        assert_eq!(writes(), many);
     }
 
     #[test]

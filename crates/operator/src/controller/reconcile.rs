@@ -15,7 +15,6 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
@@ -28,7 +27,7 @@ use crate::controller::actions::draft_actions;
 use crate::controller::apply::{Applied, Tools, add_finalizer, apply, release};
 use crate::controller::drift::{count_repairs, draft_repairs};
 use crate::controller::error::ReconcileError;
-use crate::controller::events::{EventDraft, decide_events, publish_events};
+use crate::controller::events::{EventDraft, Events, decide_events};
 use crate::controller::known::Known;
 use crate::controller::members::Members;
 use crate::controller::memory::Memory;
@@ -69,8 +68,8 @@ pub struct Context {
     pub http: reqwest::Client,
     /// The ways to brokers.
     pub brokers: Brokers,
-    /// For events.
-    pub recorder: Recorder,
+    /// Where events are told.
+    pub events: Events,
     /// The images where a resource names none.
     pub installation: Installation,
     /// All resources that are watched.
@@ -87,7 +86,7 @@ pub struct Context {
     pub leadership: Leadership,
     /// For passes to wait for their turn. First come, first served: the controller's own queue lets those wait for long that came first,
     /// while others come again and again.
-    pub turns: Semaphore,
+    pub turns: Arc<Semaphore>,
 }
 
 /// A pass, with its deadline and its count. Without leadership it does not begin, and at the end of it, it ends where it
@@ -241,12 +240,12 @@ async fn conclude(
     context.metrics.set_status(&label_of(cluster), &status);
     let written = publish(cluster, &applied.saved, &status, context).await;
     // The status matters more. One that cannot be written does not keep anybody from knowing what was done.
-    publish_events(&context.recorder, &cluster.object_ref(&()), told).await;
+    context.events.tell(&cluster.object_ref(&()), told).await;
     publish_repairs(cluster, &valid, (&observed, missing), context).await;
     let is_written = written?;
     if is_written {
         let news = decide_events(&recorded, &status);
-        publish_events(&context.recorder, &cluster.object_ref(&()), news).await;
+        context.events.tell(&cluster.object_ref(&()), news).await;
     }
     if let Some(failure) = applied.failure {
         return Err(failure);
@@ -308,7 +307,7 @@ async fn publish_repairs(
     }
     context.metrics.drift_repaired.inc_by(gone.len() as u64);
     if let Some(draft) = draft_repairs(&gone) {
-        publish_events(&context.recorder, &cluster.object_ref(&()), vec![draft]).await;
+        context.events.tell(&cluster.object_ref(&()), vec![draft]).await;
     }
 }
 
@@ -334,7 +333,7 @@ async fn publish_failure(
     if decide_write(recorded, &status, None) {
         let namespace = cluster.namespace().unwrap_or_default();
         publish_conditions(&context.client, &namespace, &cluster.name_any(), &status).await?;
-        publish_events(&context.recorder, &cluster.object_ref(&()), decide_events(recorded, &status)).await;
+        context.events.tell(&cluster.object_ref(&()), decide_events(recorded, &status)).await;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use kube::{CustomResourceExt, Resource};
 
 use crate::controller::apply::release;
 use crate::controller::error::ReconcileError;
-use crate::controller::events::{decide_events, publish_events};
+use crate::controller::events::decide_events;
 use crate::controller::reconcile::{Context, publish_left_behind};
 use crate::controller::status::{build_failure_status, publish_conditions};
 use crate::metrics::cluster_label;
@@ -44,7 +44,7 @@ pub async fn reconcile_unreadable(
     let status = build_failure_status(&recorded, object.metadata.generation, failure, Timestamp::now());
     if status.conditions != recorded.conditions {
         publish_conditions(&context.client, &namespace, &name, &status).await?;
-        publish_events(&context.recorder, &about, decide_events(&recorded, &status)).await;
+        context.events.tell(&about, decide_events(&recorded, &status)).await;
     }
     Err(error)
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 
 use super::{Context, label_of};
-use crate::controller::events::{EventDraft, publish_events};
+use crate::controller::events::EventDraft;
 use crate::controller::observe::Observed;
 use crate::controller::plan::{describe_broker_objects, has_broker_objects};
 use crate::controller::validate::ValidCluster;
@@ -29,7 +29,7 @@ pub(super) async fn report_release(
             valid.history
         );
         let draft = EventDraft { warning: false, reason: "DataRetained".to_owned(), note };
-        publish_events(&context.recorder, &cluster.object_ref(&()), vec![draft]).await;
+        context.events.tell(&cluster.object_ref(&()), vec![draft]).await;
     } else if let Err(problem) = &observed.broker {
         publish_left_behind(&cluster.object_ref(&()), &problem.to_string(), &left, context).await;
     }
@@ -46,5 +46,5 @@ pub async fn publish_left_behind(about: &ObjectReference, problem: &str, left: &
     );
     let note = format!("{problem}; left on the broker: {left}");
     let draft = EventDraft { warning: true, reason: "BrokerObjectsLeftBehind".to_owned(), note };
-    publish_events(&context.recorder, about, vec![draft]).await;
+    context.events.tell(about, vec![draft]).await;
 }
