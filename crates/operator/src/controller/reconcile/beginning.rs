@@ -6,12 +6,13 @@ use broadcast_api::BroadcastCluster;
 use kube::{Resource, ResourceExt};
 
 use super::{Context, known_clusters};
+use crate::controller::WatchedCluster;
 use crate::controller::apply::add_finalizer;
 use crate::controller::validate::validate;
 use crate::names::FINALIZER;
 
-/// How long the objects of a new resource wait while there are others whose broker objects are not declared yet.
-const AFTER_OTHERS: Duration = Duration::from_secs(2);
+/// How long the objects of a new resource wait for each other one whose broker objects are not declared yet: about what that takes.
+const AFTER_EACH: Duration = Duration::from_millis(50);
 
 /// Adds the finalizer to a new resource, which gives the resource as it is: the API server refuses that when the watch lags behind. `None`
 /// when there is nothing to add, or when it was not added.
@@ -27,11 +28,11 @@ pub(super) async fn claim(cluster: &BroadcastCluster, context: &Context) -> Opti
 
 /// How long the objects of a resource wait whose broker objects are there: those of others come first.
 pub(super) fn delay_objects(uid: &str, context: &Context) -> Duration {
-    let mut others =
-        known_clusters(context).into_iter().filter(|other| other.meta().uid.as_deref() != Some(uid));
-    let is_anybody_waiting = others.any(|other| {
+    let is_waiting = |other: &WatchedCluster| {
         let cluster = other.0.as_ref().ok();
         cluster.is_some_and(|cluster| cluster.status.as_ref().is_none_or(|status| !status.topology.genesis))
-    });
-    if is_anybody_waiting { AFTER_OTHERS } else { Duration::ZERO }
+    };
+    let others = known_clusters(context).into_iter().filter(|other| other.meta().uid.as_deref() != Some(uid));
+    let waiting = others.filter(|other| is_waiting(other)).count();
+    AFTER_EACH.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX))
 }
