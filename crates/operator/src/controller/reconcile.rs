@@ -47,7 +47,7 @@ use decide::{Decided, decide};
 use release::report_release;
 
 /// How many passes run at the same time.
-pub const TURNS: usize = 16;
+pub const TURNS: usize = 8;
 
 /// How long the work of a pass may take.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
