@@ -52,6 +52,9 @@ struct Found {
     answered: [Latencies; 2],
 }
 
+/// Latencies of one kind, idle and at half of the most.
+type OfBoth = fn(&Found) -> &[Latencies; 2];
+
 #[derive(Clone, Copy, Debug)]
 enum Measured {
     Ours,
@@ -192,29 +195,15 @@ fn build_report(ours: &[Found], theirs: &[Found], floor: &[(f64, f64)]) -> Repor
         latencies.iter().map(|latencies| latencies.milliseconds(quantile)).collect()
     };
     for (load, word) in ["idle", "at half"].into_iter().enumerate() {
-        let visible = |found: &'_ [Found], q: f64| -> Samples {
-            quantile(&found.iter().map(|found| &found.visible[load]).collect::<Vec<_>>(), q)
+        let at = |found: &'_ [Found], of: OfBoth, q: f64| -> Samples {
+            quantile(&found.iter().map(|found| &of(found)[load]).collect::<Vec<_>>(), q)
         };
-        let answered = |found: &'_ [Found], q: f64| -> Samples {
-            quantile(&found.iter().map(|found| &found.answered[load]).collect::<Vec<_>>(), q)
-        };
-        for (q, name) in QUANTILES {
-            report.compare(
-                format!("{word}, readable: {name}"),
-                "ms",
-                &visible(ours, q),
-                "rqlite",
-                &visible(theirs, q),
-            );
-        }
-        for (q, name) in QUANTILES {
-            report.compare(
-                format!("{word}, answered: {name}"),
-                "ms",
-                &answered(ours, q),
-                "rqlite",
-                &answered(theirs, q),
-            );
+        let (visible, answered): (OfBoth, OfBoth) = (|found| &found.visible, |found| &found.answered);
+        for (kind, of) in [("readable", visible), ("answered", answered)] {
+            for (q, name) in QUANTILES {
+                let (ours, theirs) = (at(ours, of, q), at(theirs, of, q));
+                report.compare(format!("{word}, {kind}: {name}"), "ms", &ours, "rqlite", &theirs);
+            }
         }
         if load == 0 {
             let medians: Samples = floor.iter().map(|latency| latency.0).collect();
@@ -222,14 +211,20 @@ fn build_report(ours: &[Found], theirs: &[Found], floor: &[(f64, f64)]) -> Repor
             report.compare(
                 "idle, readable: median",
                 "ms",
-                &visible(ours, 0.5),
+                &at(ours, visible, 0.5),
                 "PerfTest's consumers",
                 &medians,
             );
-            report.compare("idle, readable: p99", "ms", &visible(ours, 0.99), "PerfTest's consumers", &p99);
-            let times = visible(ours, 0.5).ratios(&medians).median();
+            report.compare(
+                "idle, readable: p99",
+                "ms",
+                &at(ours, visible, 0.99),
+                "PerfTest's consumers",
+                &p99,
+            );
+            let times = at(ours, visible, 0.5).ratios(&medians).median();
             report.check("idle, median: times PerfTest's consumers", times, Bound::AtMost(3.0));
-            let later = visible(ours, 0.99).median() - answered(ours, 0.99).median();
+            let later = at(ours, visible, 0.99).median() - at(ours, answered, 0.99).median();
             report.check("idle, p99: ms after the answer's", later, Bound::AtMost(10.0));
         }
     }
