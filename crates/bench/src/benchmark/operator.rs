@@ -1,5 +1,6 @@
 //! `operator`: one operator with many resources, on an API server and a `RabbitMQ` of its own, none of whose nodes ever has a pod.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use broadcast_api::ConditionType;
@@ -24,8 +25,12 @@ use crate::statistics::Samples;
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_hours(1);
 
-/// What is written when all is done: numbers that are found 15 s later at the earliest, by the first look after that.
+/// Nothing more is to come when nothing was written for so long: numbers of the broker are found 15 s later at the earliest, by the first
+/// look after that.
 const SETTLING: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether something was written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is written after a repair, an event as a rule, comes within this.
 const AFTERMATH: Duration = Duration::from_secs(5);
@@ -43,6 +48,8 @@ const RIVAL_MIB: f64 = 64.0;
 struct Found {
     /// Until all were declared and said so.
     declared: Step,
+    /// Until the last request that wrote something, in seconds.
+    written: f64,
     memory: Memory,
     quiet: Quiet,
     /// After it was killed, until every resource had a pass.
@@ -100,7 +107,7 @@ async fn measure(resources: usize, settings: &Settings) -> Result<Found> {
     let running = operator.start();
     fleet.wait_until(ConditionType::TopologyDeclared, PATIENCE).await;
     let declared = Step::ended(&begun, &running, 0.0)?;
-    tokio::time::sleep(SETTLING).await;
+    let written = settle(&log, begun.1).await?;
     let processes = [running.process(), api_server.process(), broker.process()].map(Process::id);
     let quiet = Quiet::wait(&now().0, processes, resources, settings).await?;
     let memory = found(memory(running.process().id()))?;
@@ -110,7 +117,7 @@ async fn measure(resources: usize, settings: &Settings) -> Result<Found> {
     let running = operator.start();
     wait_for_passes(&running, resources).await?;
     let restart = Step::ended(&begun, &running, 0.0)?;
-    tokio::time::sleep(SETTLING).await;
+    settle(&log, begun.1).await?;
 
     let (begun, used) = (now(), used(&running)?);
     broker.by_hand().await.delete_exchange(&fleet.name_of(0)).await;
@@ -118,7 +125,7 @@ async fn measure(resources: usize, settings: &Settings) -> Result<Found> {
     let seconds = seconds_since(begun.1);
     tokio::time::sleep(AFTERMATH).await;
     let repair = Step { seconds, ..Step::ended(&begun, &running, used)? };
-    Ok(Found { declared, memory, quiet, restart, repair })
+    Ok(Found { declared, written, memory, quiet, restart, repair })
 }
 
 impl Step {
@@ -142,6 +149,22 @@ impl Quiet {
         let reads_per_second = count(&mark.reads()) / time.as_secs_f64();
         Ok(Self { writes: mark.writes(), reads_per_second, processor })
     }
+}
+
+/// Waits until nothing was written for a while, and tells when the last of it was, in seconds since the beginning.
+async fn settle(log: &Path, begun: Instant) -> Result<f64> {
+    let mut last = Instant::now();
+    while last.elapsed() < SETTLING {
+        if begun.elapsed() > PATIENCE {
+            return Err(BenchError::TimedOut(PATIENCE.as_secs(), "the last write".to_owned()));
+        }
+        let mark = Mark::now(log);
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !mark.writes().is_empty() {
+            last = Instant::now();
+        }
+    }
+    Ok(last.duration_since(begun).as_secs_f64())
 }
 
 /// The processor time of an operator so far, in seconds.
@@ -198,7 +221,8 @@ fn build_report(all: &[(usize, Vec<Found>)]) -> Report {
         "operator",
         format!(
             "So many resources of {NODES} nodes each are there when an operator starts; its API server and its broker are its own. No node ever \
-             has a pod. Declared: until each resource says that its exchanges and queues are. Restarted: until each had a pass. Repaired: \
+             has a pod. Declared: until each resource says that its exchanges and queues are. Everything \
+             written: until the last request that made or changed something. Restarted: until each had a pass. Repaired: \
              from when an exchange was deleted by hand until it is back. Requests are those that the API server notes of the operator, \
              without its Lease."
         ),
@@ -263,6 +287,7 @@ fn state(report: &mut Report, resources: usize, all: &[Found]) {
         row(&format!("{word}, writes{per}"), "requests", &|found| count(&step(found).writes) / of);
         row(&format!("{word}, reads{per}"), "requests", &|found| count(&step(found).reads) / of);
     }
+    row("everything written", "s", &|found| found.written);
     row("memory", "MiB", &resident_mib);
     row("memory at most", "MiB", &peak_mib);
     row("nothing changes, writes", "requests", &|found| count(&found.quiet.writes));
@@ -290,7 +315,7 @@ mod tests {
         let step = || Step { seconds, processor_seconds: 0.1, writes: requests(200), reads: Requests::new() };
         let quiet = Quiet { writes: requests(quiet_writes), reads_per_second: 0.0, processor: [0.0; 3] };
         let memory = Memory { resident_mib: mib, peak_mib: mib };
-        Found { declared: step(), memory, quiet, restart: step(), repair: step() }
+        Found { declared: step(), written: 9.0, memory, quiet, restart: step(), repair: step() }
     }
 
     #[test]
