@@ -19,8 +19,8 @@ const QUEUES: u32 = NODES + 1;
 
 const WRITES: u64 = 100;
 
-/// Two, so that the next message is there when the last one is confirmed.
-const CLIENTS: usize = 2;
+/// So many that a message is there whenever the last one is confirmed.
+const CLIENTS: usize = 8;
 
 /// How many messages `PerfTest` has in flight when each is one write.
 const IN_FLIGHT: u32 = 200;
@@ -33,8 +33,9 @@ struct Found {
     applied: Samples,
     /// Single writes a second.
     singles: Samples,
-    writes_a_message: Samples,
-    bytes_a_message: Samples,
+    requests_a_message: Samples,
+    /// Of which `PerfTest` makes a message of its own.
+    bytes_a_request: Samples,
     /// Bytes a second that `PerfTest` had confirmed with one message in flight, which stay in the queues.
     alone: Samples,
     /// The same while every queue has a consumer.
@@ -81,8 +82,8 @@ async fn measure_ours(settings: &Settings, found: &mut Found) -> Result<()> {
     let writes_a_message = (after.1 - before.1) as f64 / (after.0 - before.0).max(1) as f64;
     found.confirmed.push(batches.answered_per_second * bytes_a_write);
     found.applied.push(batches.writes_per_second * bytes_a_write);
-    found.writes_a_message.push(writes_a_message);
-    found.bytes_a_message.push(writes_a_message * bytes_a_write);
+    found.requests_a_message.push(writes_a_message / WRITES as f64);
+    found.bytes_a_request.push(WRITES as f64 * bytes_a_write);
     let singles: Throughput = bench.closed(256, Shape::SINGLE, Until::Elapsed(settings.duration())).await?;
     found.singles.push(singles.answered_per_second);
     ours.check_no_repairs().await
@@ -120,7 +121,7 @@ fn bytes_a_write(messages: &[Vec<u8>]) -> Result<f64> {
 #[expect(clippy::cast_precision_loss, reason = "sizes")]
 async fn measure_broker(settings: &Settings, found: &mut Found) -> Result<()> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
-    let message_bytes = found.bytes_a_message.median() as u64;
+    let message_bytes = found.bytes_a_request.median() as u64;
     let alone = Publishing {
         message_bytes,
         in_flight: 1,
@@ -155,10 +156,11 @@ fn build_report(found: &Found) -> Report {
     let mut report = Report::new(
         "carrier",
         format!(
-            "Requests of {WRITES} writes by {CLIENTS} clients, {NODES} nodes, beside PerfTest with one message of the same size in flight into \
-             {QUEUES} queues, with nobody who consumes them and with a consumer for each, which acknowledges every message and does nothing \
-             with it; and single writes by 256 clients beside PerfTest with {IN_FLIGHT} messages of one write in flight. What ours publishes is \
-             consumed and applied at the same time. The size of a message is that of those which the heart published last, read from the broker."
+            "Requests of {WRITES} writes by {CLIENTS} clients, {NODES} nodes, beside PerfTest with one message in flight into {QUEUES} queues, each of \
+             as many bytes as such a request takes in what the heart publishes, with nobody who consumes them and with a consumer for each, which \
+             acknowledges every message and does nothing with it; and single writes by 256 clients beside PerfTest with {IN_FLIGHT} messages of \
+             one write in flight. The heart has one message in flight, too, and puts into it what requests there are; what it publishes is \
+             consumed and applied at the same time. The bytes are those of the messages that it published last, read from the broker."
         ),
     );
     let mega = |samples: &Samples| samples.divided_by(1e6);
@@ -175,8 +177,8 @@ fn build_report(found: &Found) -> Report {
     );
     let messages = format!("PerfTest, {IN_FLIGHT} in flight");
     report.compare("single writes", "writes/s", &found.singles, messages, &found.each);
-    report.state("writes a message", "writes", &found.writes_a_message);
-    report.state("size of a message", "bytes", &found.bytes_a_message);
+    report.state("requests a message", "requests", &found.requests_a_message);
+    report.state("size of a request", "bytes", &found.bytes_a_request);
     let ratio = found.confirmed.ratios(&found.alone).median();
     report.check("bytes confirmed a second: times PerfTest", ratio, Bound::AtLeast(0.8));
     let ratio = found.applied.ratios(&found.received).median();
