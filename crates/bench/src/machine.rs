@@ -46,11 +46,15 @@ impl Machine {
         }
     }
 
+    /// Whether nothing else was at work.
+    #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+    pub fn is_quiet(&self) -> bool {
+        self.load_before <= BUSY * self.cores as f64
+    }
+
     /// What takes the worth from every figure, if anything does.
     pub fn doubts(&self) -> Vec<String> {
-        #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
-        let busy = self.load_before > BUSY * self.cores as f64;
-        let busy = busy.then(|| {
+        let busy = (!self.is_quiet()).then(|| {
             format!(
                 "The machine was not quiet: its load average was {:.1} on {} cores.",
                 self.load_before, self.cores

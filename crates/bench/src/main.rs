@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use broadcast_bench::benchmark::{Benchmark, announce};
 use broadcast_bench::error::Result;
@@ -39,6 +40,9 @@ struct Arguments {
     perf_test: PathBuf,
 }
 
+/// How long the machine has to become quiet.
+const PATIENCE: Duration = Duration::from_mins(4);
+
 #[derive(Serialize)]
 struct Figures<'a> {
     machine: &'a Machine,
@@ -52,6 +56,7 @@ async fn main() -> ExitCode {
     let Arguments { benchmarks, quick, rounds, json, report, rqlited, etcd, perf_test } = Arguments::parse();
     let benchmarks = if benchmarks.is_empty() { Benchmark::value_variants().to_vec() } else { benchmarks };
     let settings = Settings { quick, rounds: rounds.into(), rqlited, etcd, perf_test };
+    wait_until_quiet().await;
     let machine = Machine::look();
     for doubt in machine.doubts() {
         eprintln!("{doubt}");
@@ -60,7 +65,10 @@ async fn main() -> ExitCode {
     let mut failed = 0;
     for benchmark in benchmarks {
         match benchmark.run(&settings).await {
-            Ok(found) => reports.push(found),
+            Ok(found) => {
+                println!("{}", render_markdown(&machine, settings.quick, settings.rounds, &found));
+                reports.push(found);
+            }
             Err(error) => {
                 announce(&format!("{benchmark:?} failed: {error}"));
                 failed += 1;
@@ -72,9 +80,17 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    println!("{}", render_markdown(&machine, settings.quick, settings.rounds, &reports));
-    println!("the report with its plots is {}", report.join("report.md").display());
+    println!("each benchmark has a page, with its plots beside it, in {}", report.display());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What was built just now is still in the load average, which is of a minute.
+async fn wait_until_quiet() {
+    let started = Instant::now();
+    while !Machine::look().is_quiet() && started.elapsed() < PATIENCE {
+        announce("waiting for the machine to be quiet");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
 }
 
 fn write(
@@ -86,8 +102,9 @@ fn write(
 ) -> Result<()> {
     let Settings { quick, rounds, .. } = *settings;
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("report.md"), render_markdown(machine, quick, rounds, reports))?;
     for report in reports {
+        let page = render_markdown(machine, quick, rounds, report);
+        fs::write(folder.join(format!("{}.md", report.name)), page)?;
         for plot in &report.plots {
             fs::write(folder.join(plot.file_name(report.name)), plot.draw()?)?;
         }

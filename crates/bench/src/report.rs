@@ -106,9 +106,9 @@ impl Check {
     }
 }
 
-/// All reports as one page.
-pub fn render_markdown(machine: &Machine, quick: bool, rounds: usize, reports: &[Report]) -> String {
-    let mut page = String::from("# Benchmarks\n\n");
+/// A report as a page.
+pub fn render_markdown(machine: &Machine, quick: bool, rounds: usize, report: &Report) -> String {
+    let mut page = format!("# Benchmark {}\n\n", report.name);
     let Machine { processor, cores, memory_mib, kernel, file_system, .. } = machine;
     let _infallible = writeln!(
         page,
@@ -124,15 +124,13 @@ pub fn render_markdown(machine: &Machine, quick: bool, rounds: usize, reports: &
     for doubt in machine.doubts() {
         let _infallible = writeln!(page, "**{doubt}**\n");
     }
-    for report in reports {
-        render_report(&mut page, report);
-    }
+    render_figures(&mut page, report);
     page
 }
 
-fn render_report(page: &mut String, report: &Report) {
+fn render_figures(page: &mut String, report: &Report) {
     let Report { name, about, rows, checks, notes, plots } = report;
-    let _infallible = writeln!(page, "## {name}\n\n{about}\n");
+    let _infallible = writeln!(page, "{about}\n");
     if !rows.is_empty() {
         page.push_str("| | unit | ours | rival | | ratio |\n|---|---|--:|---|--:|--:|\n");
     }
@@ -234,7 +232,7 @@ mod tests {
         report.notes.push("Noted.".to_owned());
         let machine =
             Machine { load_before: 9.0, cores: 2, file_system: "ext4".to_owned(), ..Machine::look() };
-        let page = render_markdown(&machine, true, 3, &[report]);
+        let page = render_markdown(&machine, true, 3, &report);
         for line in [
             "| 64 clients | writes/s | 5,500 (5,000 – 6,000) | rqlite | 1,000 (1,000 – 1,100) | 5.00 (5.00 – 6.00) |",
             "| rows | rows | 12.0 |  |  |  |",
