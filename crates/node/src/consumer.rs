@@ -50,6 +50,8 @@ pub(crate) struct QueueConsumer {
     pub(crate) peers: Peers,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) metrics: Metrics,
+    /// How many reads wait until something is applied.
+    pub(crate) waiting_reads: watch::Receiver<usize>,
 }
 
 /// How long to wait before the next of each.

@@ -188,15 +188,16 @@ async fn wait_as_asked(
     };
     let Some(at_least) = at_least else { return Ok(Ok(())) };
     check_number("at_least", at_least)?;
-    Ok(wait_for(api.status.clone(), api.readers.unsynced(), at_least, timeout).await)
+    Ok(wait_for(api, at_least, timeout).await)
 }
 
-async fn wait_for(
-    mut status: watch::Receiver<Status>,
-    mut unsynced: watch::Receiver<u64>,
-    at_least: u64,
-    timeout: Duration,
-) -> Result<(), Response> {
+async fn wait_for(api: &Api, at_least: u64, timeout: Duration) -> Result<(), Response> {
+    let mut status = api.status.clone();
+    if status.borrow().applied() >= at_least {
+        return Ok(());
+    }
+    let _waiting = api.readers.wait();
+    let mut unsynced = api.readers.unsynced();
     let reached = async {
         tokio::select! {
             reached = status.wait_for(|status| status.applied() >= at_least) => reached.is_ok(),

@@ -142,7 +142,17 @@ pub(crate) async fn run(
         found,
     };
     tracing::info!(%node, http = %config.http, admin = %config.admin, data_dir = %config.data_dir.display(), "started");
-    let consumer = QueueConsumer { config, node, broker, writer: Writer::new(store), peers, status, metrics };
+    let waiting_reads = store.readers().waiting();
+    let consumer = QueueConsumer {
+        config,
+        node,
+        broker,
+        writer: Writer::new(store),
+        peers,
+        status,
+        metrics,
+        waiting_reads,
+    };
 
     tasks.spawn("consumer", consumer.run(findings, shutdown.clone()));
     tasks.spawn("reports", infallible(reporter.run(shutdown.clone())));

@@ -5,7 +5,7 @@
 //! - Whatever is there already goes into one transaction, up to [`MAX_BATCH_BYTES`] or [`MAX_BATCH_TIME`]. After a
 //!   transaction the database rests, for a time that grows with what it took, and what comes meanwhile is collected: syncs
 //!   that are too many slow down the disk that others need too. What comes after the rest is applied at once; when somebody
-//!   waits for a message, the rest is short.
+//!   waits for a message, or to read what is applied, the rest is short.
 //! - While a gap is repaired from a peer's log, deliveries go on being taken: the missing one may come after all. While a
 //!   snapshot is installed none are: the broker's prefetch bounds what waits.
 //! - Silence is not trusted: a heart says something every second, so the queue may not be bound any more.
@@ -22,7 +22,8 @@ use broadcast_protocol::replica::{Halt, Replica, Standing};
 use broadcast_protocol::report::NodeState;
 use broadcast_service::amqp::{AmqpError, Connection, Consumer, Delivery, Receipt};
 use broadcast_service::backoff::Backoff;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::batch::Batch;
@@ -125,6 +126,8 @@ pub(crate) struct Session<'a> {
     /// Whether the database is trusted to take what comes: a trial after a failure says little.
     store_works: bool,
     findings: &'a mut Findings,
+    /// How many reads wait until something is applied.
+    waiting_reads: watch::Receiver<usize>,
 }
 
 enum Event {
@@ -163,6 +166,7 @@ impl<'a> Session<'a> {
             store_backoff,
             store_works: node.status.borrow().state != NodeState::Failing,
             findings,
+            waiting_reads: node.waiting_reads.clone(),
         }
     }
 
@@ -227,12 +231,25 @@ impl<'a> Session<'a> {
                 || batch.bytes() >= MAX_BATCH_BYTES
                 || started.elapsed() >= MAX_BATCH_TIME
                 || self.unsettled.len() >= usize::from(PREFETCH);
-            let rest = if self.awaited().is_some() { REST_WHEN_AWAITED } else { REST };
-            let until = self.committed + (rest * self.commit_time).min(MAX_BATCH_TIME);
-            // What is there already is taken even when the time is over.
-            next = if is_full { None } else { timeout_at(until, self.consumer.next()).await.ok() };
+            next = if is_full { None } else { self.next_before_rest_ends().await };
         }
         self.commit(batch).await
+    }
+
+    /// The next delivery that comes while the database rests. What is there already is taken even when the time is over.
+    async fn next_before_rest_ends(&mut self) -> Option<Result<Delivery, AmqpError>> {
+        loop {
+            let is_awaited = self.awaited().is_some() || *self.waiting_reads.borrow_and_update() > 0;
+            let rest = if is_awaited { REST_WHEN_AWAITED } else { REST };
+            let until = self.committed + (rest * self.commit_time).min(MAX_BATCH_TIME);
+            tokio::select! {
+                biased;
+                delivery = self.consumer.next() => return Some(delivery),
+                () = tokio::time::sleep_until(until) => return None,
+                // Somebody came who waits.
+                Ok(()) = self.waiting_reads.changed(), if !is_awaited => {}
+            }
+        }
     }
 
     fn take(&mut self, delivery: Delivery, batch: &mut Batch) {

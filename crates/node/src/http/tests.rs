@@ -94,6 +94,7 @@ async fn a_value_is_returned_byte_for_byte_with_its_seq_and_the_position() {
 #[tokio::test]
 async fn a_read_waits_for_the_position_that_it_asks_for() {
     let mut node = Node::new();
+    let mut reads = node.store.readers().waiting();
     node.apply(&[put("c", "k", "1")]);
     let answer = node.get("/v1/collections/c/k?at_least=2&timeout=20ms").await;
     assert_eq!((answer.code(), answer.header("broadcast-position")), ((504, json!("behind")), Some("1")));
@@ -103,12 +104,14 @@ async fn a_read_waits_for_the_position_that_it_asks_for() {
         let request = Request::get("/v1/collections/c/k?at_least=2&timeout=30s").body(Body::empty()).unwrap();
         tokio::spawn(router.oneshot(request))
     };
+    reads.wait_for(|waiting| *waiting == 1).await.unwrap();
     node.apply(&[put("c", "k", "2")]);
     let body = to_bytes(waiting.await.unwrap().unwrap().into_body(), 100).await.unwrap();
     assert_eq!(body, "2");
     let answer = node.get("/v1/collections/c?at_least=3&timeout=20ms").await;
     assert_eq!(answer.code(), (504, json!("behind")));
     assert_eq!(node.get("/v1/collections/c?at_least=2").await.json()["position"], 2);
+    assert_eq!(*reads.borrow(), 0, "nobody waits any more");
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ impl Node {
             node: config.node_id.unwrap(),
             config,
             broker: AmqpUrlSource::from_environment(|_| None),
+            waiting_reads: store.readers().waiting(),
             writer: Writer::new(store),
             peers: peers(urls),
             status,

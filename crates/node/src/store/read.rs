@@ -46,7 +46,12 @@ pub(crate) struct Readers {
     pool: Arc<Mutex<Pool>>,
     turns: Arc<Semaphore>,
     unsynced: watch::Sender<u64>,
+    waiting: watch::Sender<usize>,
 }
+
+/// A read that waits until something is applied; dropped, it waits no longer.
+#[derive(Debug)]
+pub(crate) struct Waiting(watch::Sender<usize>);
 
 /// Connections that nobody uses, all of one file.
 #[derive(Debug, Default)]
@@ -59,12 +64,29 @@ struct Pool {
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Self {
         let turns = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { path, pool: Arc::default(), turns, unsynced: watch::Sender::new(0) }
+        Self {
+            path,
+            pool: Arc::default(),
+            turns,
+            unsynced: watch::Sender::new(0),
+            waiting: watch::Sender::new(0),
+        }
     }
 
     /// The last write of a transaction that readers see already while it is being synced; 0 when there is none.
     pub(crate) fn unsynced(&self) -> watch::Receiver<u64> {
         self.unsynced.subscribe()
+    }
+
+    /// How many reads wait until something is applied.
+    pub(crate) fn waiting(&self) -> watch::Receiver<usize> {
+        self.waiting.subscribe()
+    }
+
+    /// One more waits, until this is dropped.
+    pub(crate) fn wait(&self) -> Waiting {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        Waiting(self.waiting.clone())
     }
 
     pub(super) fn show_unsynced(&self, last: u64) {
@@ -121,6 +143,12 @@ impl Readers {
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
     }
 }
 
