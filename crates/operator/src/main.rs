@@ -16,9 +16,6 @@ type AnyError = Box<dyn std::error::Error>;
 /// Two threads, on a large machine as well: it waits most of the time, and every thread keeps memory of its own.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    // The allocator asks for huge pages, and the operator would use a small part of each. Without this there is more memory, and all
-    // else is the same.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let settings = Settings::parse();
     let run = async || -> Result<(), AnyError> {
         // First of all: the first process of a container does not notice signals that it does not handle.
