@@ -14,6 +14,9 @@ use crate::names::FINALIZER;
 /// How long the objects of a new resource wait for each other one whose broker objects are not declared yet: about what that takes.
 const AFTER_EACH: Duration = Duration::from_millis(50);
 
+/// How long they wait at most: there may be many whose broker is out of reach.
+const AFTER_ALL: Duration = Duration::from_secs(5);
+
 /// Adds the finalizer to a new resource, which gives the resource as it is: the API server refuses that when the watch lags behind. `None`
 /// when there is nothing to add, or when it was not added.
 pub(super) async fn claim(cluster: &BroadcastCluster, context: &Context) -> Option<BroadcastCluster> {
@@ -34,5 +37,5 @@ pub(super) fn delay_objects(uid: &str, context: &Context) -> Duration {
     };
     let others = known_clusters(context).into_iter().filter(|other| other.meta().uid.as_deref() != Some(uid));
     let waiting = others.filter(|other| is_waiting(other)).count();
-    AFTER_EACH.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX))
+    AFTER_EACH.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX)).min(AFTER_ALL)
 }
