@@ -20,6 +20,9 @@ const MAX_WAITING: usize = 1024;
 /// How long an event waits for its turn.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the API server has to take an event.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The conditions whose transitions are told. The others say the same in other words.
 const TOLD: [ConditionType; 9] = [
     ConditionType::Paused,
@@ -137,8 +140,14 @@ impl Publisher {
             let patience = if has_room { TURN_PATIENCE } else { Duration::ZERO };
             let _turn = tokio::time::timeout(patience, self.turns.acquire()).await;
             let event = build_event(draft);
-            if let Err(error) = self.recorder.publish(&event, &about).await {
-                tracing::warn!(%error, reason = event.reason, "an event was not published");
+            match tokio::time::timeout(PUBLISH_DEADLINE, self.recorder.publish(&event, &about)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, reason = event.reason, "an event was not published");
+                }
+                Err(_) => {
+                    tracing::warn!(reason = event.reason, "an event was not taken in {PUBLISH_DEADLINE:?}");
+                }
             }
         }
     }
@@ -173,7 +182,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::api_server::keeping_api_server;
+    use crate::testing::api_server::{falling_silent_api_server, keeping_api_server};
 
     fn status(conditions: &[(&str, &str, &str)]) -> BroadcastClusterStatus {
         let conditions: Vec<_> = conditions
@@ -271,6 +280,18 @@ mod tests {
         drop(events);
         running.await.unwrap();
         assert_eq!(writes(), many);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_takes_no_event_keeps_none_of_the_next_ones() {
+        let (client, served) = falling_silent_api_server(Vec::new());
+        let recorder = Recorder::new(client, Reporter::from("test".to_owned()));
+        let (events, publisher) = events(recorder, Arc::new(Semaphore::new(1)));
+        let draft = |note: &str| EventDraft { warning: false, reason: "R".to_owned(), note: note.to_owned() };
+        events.tell(&ObjectReference::default(), vec![draft("one"), draft("two")]).await;
+        drop(events);
+        publisher.run().await;
+        assert_eq!(served.await.unwrap(), 2);
     }
 
     #[test]
